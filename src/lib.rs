@@ -1,0 +1,5 @@
+//! Runs Compose projects straight on containerd.
+//!
+//! The rooms follow the way of the data; see `docs/architecture.md`.
+
+pub mod model;
