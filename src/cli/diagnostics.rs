@@ -128,7 +128,7 @@ fn floor(text: &str, at: usize) -> usize {
 
 /// A text without characters that would move the cursor.
 fn visible(text: &str) -> Cow<'_, str> {
-    if text.chars().any(|character| character.is_control()) {
+    if text.chars().any(char::is_control) {
         text.chars()
             .flat_map(|character| {
                 let escaped = character.is_control().then(|| character.escape_default());

@@ -125,7 +125,10 @@ fn misnamed(directory: &Path) -> Option<String> {
     let names: Vec<String> = std::fs::read_dir(directory)
         .ok()?
         .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
-        .filter(|name| name.ends_with(".yml") || name.ends_with(".yaml"))
+        .filter(|name| {
+            let extension = Path::new(name).extension();
+            extension.is_some_and(|extension| extension == "yml" || extension == "yaml")
+        })
         .collect();
     NAMES.iter().find_map(|wanted| {
         super::diagnostic::closest(wanted, names.iter().map(String::as_str)).map(str::to_owned)

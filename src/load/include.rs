@@ -36,7 +36,7 @@ pub(super) fn apply(
         return Ok(());
     };
     for include in entries(session, &list)? {
-        let imported = load(session, include, path, scope)?;
+        let imported = load(session, &include, path, scope)?;
         import(session, document, imported, resets);
         session.checkpoint()?;
     }
@@ -134,7 +134,7 @@ pub(super) fn is_remote(path: &str) -> bool {
         || path.contains("://")
 }
 
-fn load(session: &mut Session<'_>, include: Include, from: &Path, scope: &Scope) -> Outcome<Node> {
+fn load(session: &mut Session<'_>, include: &Include, from: &Path, scope: &Scope) -> Outcome<Node> {
     let mut included = scope.included.clone();
     included.push((from.to_owned(), Span::NONE));
     let (main, main_span) = &include.files[0];
@@ -160,7 +160,7 @@ fn load(session: &mut Session<'_>, include: Include, from: &Path, scope: &Scope)
     };
 
     let mut variables = (*scope.environment).clone();
-    let env_files = env_files(session, &include, &directory, scope)?;
+    let env_files = env_files(session, include, &directory, scope)?;
     for (file, span) in env_files {
         environment::add_files(session, &mut variables, &[file], span)?;
     }

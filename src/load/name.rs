@@ -61,8 +61,7 @@ pub(super) fn from_files(
         .iter()
         .flatten()
         .filter_map(|document| document.root.get("name"))
-        .filter(|name| name.as_str().is_some_and(|text| !text.is_empty()))
-        .next_back();
+        .rfind(|name| name.as_str().is_some_and(|text| !text.is_empty()));
     if let Some(node) = last {
         let text = name_text(session, node, environment)?;
         let name = if session.options.normalize {

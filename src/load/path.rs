@@ -13,7 +13,7 @@ enum Step<'p> {
 /// A path as a chain of steps on the stack; it is put into words only for a message.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Path<'p> {
-    parent: Option<&'p Path<'p>>,
+    parent: Option<&'p Self>,
     step: Step<'p>,
 }
 

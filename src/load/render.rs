@@ -45,7 +45,7 @@ fn object(node: &Node, schema: &'static Schema, format: Format) -> Node {
         let value = mapping.get(field.name);
         let printed = value.map(|value| render(value, &field.schema, format));
         let printed = match (field.keep, printed) {
-            (Keep::Never, _) => None,
+            (Keep::Never, _) | (Keep::NotEmpty | Keep::IfSet | Keep::NotTrue, None) => None,
             (Keep::NotEmpty, Some(printed)) => (!value.is_none_or(is_empty)).then_some(printed),
             (Keep::IfSet, Some(printed)) => (!printed.is_null()).then_some(printed),
             (Keep::NotTrue, Some(printed)) => (printed.as_bool() != Some(true)).then_some(printed),
@@ -62,7 +62,6 @@ fn object(node: &Node, schema: &'static Schema, format: Format) -> Node {
                 Format::Yaml => printed.filter(|printed| !printed.is_null()),
             },
             (Keep::Always, printed) => printed,
-            (_, None) => None,
         };
         if let Some(printed) = printed {
             view.set(field.name, printed);

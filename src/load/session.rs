@@ -114,10 +114,8 @@ impl<'o> Session<'o> {
             Ok(text) => Ok(self.sources.add(display.to_owned(), text, reason)),
             Err(error) => {
                 let at = error.utf8_error().valid_up_to();
-                let line = 1 + error.as_bytes()[..at]
-                    .iter()
-                    .filter(|byte| **byte == b'\n')
-                    .count();
+                let before = String::from_utf8_lossy(&error.as_bytes()[..at]);
+                let line = before.split('\n').count();
                 self.fail(
                     Problem::error(format!(
                         "`{}` is not UTF-8 text: line {line} has other bytes",

@@ -29,10 +29,10 @@ pub struct Source {
 
 impl Source {
     fn new(path: PathBuf, text: String, reason: Reason) -> Self {
+        let newlines = text.match_indices('\n').map(|(at, _)| at + 1);
         let lines = std::iter::once(0)
-            .chain(text.bytes().enumerate().filter_map(|(at, byte)| {
-                (byte == b'\n').then(|| u32::try_from(at + 1).unwrap_or(u32::MAX))
-            }))
+            .chain(newlines)
+            .map(|at| u32::try_from(at).unwrap_or(u32::MAX))
             .collect();
         Self {
             path,

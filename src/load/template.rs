@@ -76,19 +76,15 @@ pub fn parts(template: &str) -> impl Iterator<Item = Result<Part<'_>, TemplateEr
             return None;
         }
         let at = template.len() - rest.len();
-        match next_part(rest) {
-            Some((part, length)) => {
-                rest = &rest[length..];
-                Some(Ok(part))
-            }
-            None => {
-                failed = true;
-                Some(Err(TemplateError::Invalid {
-                    text: rest.lines().next().unwrap_or(rest).to_owned(),
-                    at,
-                }))
-            }
+        if let Some((part, length)) = next_part(rest) {
+            rest = &rest[length..];
+            return Some(Ok(part));
         }
+        failed = true;
+        Some(Err(TemplateError::Invalid {
+            text: rest.lines().next().unwrap_or(rest).to_owned(),
+            at,
+        }))
     })
 }
 
@@ -226,11 +222,9 @@ fn resolve(
         Colon::Absent => value.is_some(),
     };
     match operator {
-        Operator::Default if counts => Ok(value.unwrap_or_default()),
-        Operator::Default => substitute_at(word, lookup, depth + 1),
-        Operator::Alternative if counts => substitute_at(word, lookup, depth + 1),
-        Operator::Alternative => Ok(value.unwrap_or_default()),
-        Operator::Required if counts => Ok(value.unwrap_or_default()),
+        Operator::Default | Operator::Required if counts => Ok(value.unwrap_or_default()),
+        Operator::Alternative if !counts => Ok(value.unwrap_or_default()),
+        Operator::Default | Operator::Alternative => substitute_at(word, lookup, depth + 1),
         Operator::Required => Err(TemplateError::Required {
             name: reference.name.to_owned(),
             reason: substitute_at(word, lookup, depth + 1)?,

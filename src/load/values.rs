@@ -229,13 +229,11 @@ fn mode(session: &mut Session<'_>, node: &mut Node, path: &Path<'_>) {
         Value::Float(value) => node.value = Value::Int(*value as i64),
         Value::String(text) => {
             let digits = text.strip_prefix("0o").unwrap_or(text);
-            match i64::from_str_radix(digits, 8) {
-                Ok(mode) => node.value = Value::Int(mode),
-                Err(_) => {
-                    wrong(session, node, path, "a file mode in octal, such as `0440`");
-                    return;
-                }
-            }
+            let Ok(mode) = i64::from_str_radix(digits, 8) else {
+                wrong(session, node, path, "a file mode in octal, such as `0440`");
+                return;
+            };
+            node.value = Value::Int(mode);
         }
         _ => {}
     }

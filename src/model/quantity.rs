@@ -303,8 +303,8 @@ mod tests {
 
         #[test]
         fn no_text_makes_the_grammars_panic(text in "\\PC*") {
-            let _: Result<Duration, _> = text.parse();
-            let _ = parse_bytes(&text);
+            text.parse::<Duration>().ok();
+            parse_bytes(&text).ok();
         }
     }
 }

@@ -130,7 +130,7 @@ mod tests {
     proptest! {
         #[test]
         fn no_line_makes_the_splitter_panic(line in "\\PC*") {
-            let _ = split_words(&line);
+            split_words(&line).ok();
         }
     }
 }

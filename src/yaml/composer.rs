@@ -116,7 +116,7 @@ impl Composer<'_> {
         self.values += 1;
         self.expanded += 1;
         if self.values > MAX_VALUES {
-            return Err(self.limit(
+            return Err(Self::limit(
                 span,
                 &format!("the file has more than {MAX_VALUES} values in one document"),
             ));
@@ -187,7 +187,7 @@ impl Composer<'_> {
         };
         self.expanded += target.size;
         if self.expanded > MAX_EXPANDED {
-            return Err(self.limit(
+            return Err(Self::limit(
                 span,
                 &format!("aliases expand to more than {MAX_EXPANDED} values"),
             ));
@@ -342,14 +342,14 @@ impl Composer<'_> {
                     .and_then(|anchor| anchor.node.as_ref()?.as_str());
                 match text {
                     Some(text) => Ok((text.to_owned(), false)),
-                    None => Err(self.bad_key(span)),
+                    None => Err(Self::bad_key(span)),
                 }
             }
-            _ => Err(self.bad_key(span)),
+            _ => Err(Self::bad_key(span)),
         }
     }
 
-    fn bad_key(&self, span: Span) -> Error {
+    fn bad_key(span: Span) -> Error {
         Error {
             message: "a key must be a string".to_owned(),
             span,
@@ -390,7 +390,7 @@ impl Composer<'_> {
         });
     }
 
-    fn limit(&self, span: Span, message: &str) -> Error {
+    fn limit(span: Span, message: &str) -> Error {
         Error {
             message: message.to_owned(),
             span,

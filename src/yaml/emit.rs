@@ -1,5 +1,7 @@
 //! YAML as `docker compose config` writes it.
 
+use std::fmt::Write as _;
+
 use super::node::{Node, Value};
 use super::scalar::{format_float, resolve_plain};
 
@@ -256,7 +258,8 @@ fn double_quoted(text: &str) -> String {
             '\u{2029}' => out.push_str("\\P"),
             '\u{feff}' => out.push_str("\\uFEFF"),
             other if other.is_control() => {
-                out.push_str(&format!("\\x{:02X}", u32::from(other)));
+                // Writing to a string cannot fail.
+                let _ = write!(out, "\\x{:02X}", u32::from(other));
             }
             other => out.push(other),
         }

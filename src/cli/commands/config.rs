@@ -385,15 +385,16 @@ fn variables_table(variables: &IndexMap<String, Variable>) -> String {
             .max()
             .unwrap_or_default()
     });
-    rows.iter()
-        .map(|row| {
-            let mut line = String::new();
-            for (cell, width) in row.iter().zip(widths) {
-                let padding = width - unicode_width::UnicodeWidthStr::width(cell.as_str());
-                line.push_str(cell);
-                line.extend(std::iter::repeat_n(' ', padding + 3));
-            }
-            format!("{}\n", line.trim_end())
-        })
-        .collect()
+    let mut table = String::new();
+    for row in &rows {
+        let mut line = String::new();
+        for (cell, width) in row.iter().zip(widths) {
+            let padding = width - unicode_width::UnicodeWidthStr::width(cell.as_str());
+            line.push_str(cell);
+            line.extend(std::iter::repeat_n(' ', padding + 3));
+        }
+        table.push_str(line.trim_end());
+        table.push('\n');
+    }
+    table
 }

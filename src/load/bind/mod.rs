@@ -3,6 +3,7 @@
 mod read;
 mod service;
 
+use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use indexmap::IndexMap;
@@ -203,7 +204,8 @@ impl Walk<'_> {
             }
             Value::Sequence(items) => {
                 for (index, item) in items.iter().enumerate() {
-                    self.path.push_str(&format!("[{index}]"));
+                    // Writing to a string cannot fail.
+                    let _ = write!(self.path, "[{index}]");
                     self.node(item, Span::NONE);
                     self.path.truncate(length);
                 }

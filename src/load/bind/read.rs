@@ -94,24 +94,24 @@ impl Read for Node {
     }
 
     fn variables(&self, key: &str) -> IndexMap<String, Option<String>> {
-        self.by_key(key, Node::scalar_text)
+        self.by_key(key, Self::scalar_text)
     }
 
     fn lists_by_key(&self, key: &str) -> IndexMap<String, Vec<String>> {
         self.by_key(key, list)
     }
 
-    fn by_key<T>(&self, key: &str, bind: impl Fn(&Node) -> T) -> IndexMap<String, T> {
+    fn by_key<T>(&self, key: &str, bind: impl Fn(&Self) -> T) -> IndexMap<String, T> {
         self.entries(key)
             .map(|(key, entry)| (key.to_owned(), bind(&entry.value)))
             .collect()
     }
 
-    fn each<T>(&self, key: &str, bind: impl Fn(&Node) -> T) -> Vec<T> {
+    fn each<T>(&self, key: &str, bind: impl Fn(&Self) -> T) -> Vec<T> {
         self.items(key).iter().map(bind).collect()
     }
 
-    fn object<T>(&self, key: &str, bind: impl Fn(&Node) -> T) -> Option<T> {
+    fn object<T>(&self, key: &str, bind: impl Fn(&Self) -> T) -> Option<T> {
         self.get(key)
             .filter(|node| node.as_mapping().is_some())
             .map(bind)
