@@ -212,6 +212,7 @@ fn load_in(session: &mut Session<'_>) -> Outcome<(crate::model::Project, Node)> 
             env_files: tree.env_files,
             environment,
         },
+        &session.contents,
         &session.sources,
     );
     // What was read into a service is not printed beside the result.
