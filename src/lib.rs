@@ -2,4 +2,7 @@
 //!
 //! The rooms follow the way of the data; see `docs/architecture.md`.
 
+pub mod engine;
+pub mod image;
 pub mod model;
+pub mod state;
