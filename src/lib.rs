@@ -5,4 +5,5 @@
 pub mod engine;
 pub mod image;
 pub mod model;
+pub mod network;
 pub mod state;
