@@ -2,8 +2,10 @@
 //!
 //! The rooms follow the way of the data; see `docs/architecture.md`.
 
+pub mod container;
 pub mod engine;
 pub mod image;
 pub mod model;
 pub mod network;
+pub mod reconcile;
 pub mod state;

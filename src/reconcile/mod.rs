@@ -1,0 +1,4 @@
+//! From what is wanted and what is there to a plan, and from the plan to the world.
+
+pub mod observe;
+pub mod plan;
