@@ -5,7 +5,9 @@
 pub mod container;
 pub mod engine;
 pub mod image;
+pub mod log;
 pub mod model;
 pub mod network;
 pub mod reconcile;
 pub mod state;
+pub mod supervisor;

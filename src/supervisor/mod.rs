@@ -1,0 +1,6 @@
+//! What owns a running project: the queue of requests, restarts, health probes, DNS answers, logs.
+//!
+//! Two processes of this binary: the keeper holds descriptors that must not vanish and restarts the worker; the worker
+//! holds all logic.
+
+pub mod protocol;
