@@ -1,4 +1,5 @@
 //! From what is wanted and what is there to a plan, and from the plan to the world.
 
+pub mod apply;
 pub mod observe;
 pub mod plan;

@@ -112,6 +112,13 @@ pub enum Action {
     },
 }
 
+impl Action {
+    /// Whether the step only waits for something.
+    pub const fn is_wait(&self) -> bool {
+        matches!(self, Self::WaitFor { .. })
+    }
+}
+
 /// One step; it begins when all of `after` have ended well.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Step {

@@ -3,4 +3,6 @@
 //! Two processes of this binary: the keeper holds descriptors that must not vanish and restarts the worker; the worker
 //! holds all logic.
 
+mod health;
 pub mod protocol;
+mod restart;

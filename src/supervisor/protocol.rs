@@ -180,6 +180,29 @@ pub struct Failure {
     pub details: Vec<String>,
 }
 
+impl Failure {
+    /// A failure of `resource` without causes, hints or details.
+    pub fn new(resource: impl Into<String>, message: impl Into<String>) -> Self {
+        Self {
+            resource: resource.into(),
+            message: message.into(),
+            ..Self::default()
+        }
+    }
+
+    /// A failure of `resource` with the whole chain of `error`.
+    pub fn from_error(
+        resource: impl Into<String>,
+        error: &(dyn std::error::Error + 'static),
+    ) -> Self {
+        let causes = std::iter::successors(error.source(), |error| error.source());
+        Self {
+            causes: causes.map(ToString::to_string).collect(),
+            ..Self::new(resource, error.to_string())
+        }
+    }
+}
+
 /// A container changed.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ContainerEvent {
