@@ -2,6 +2,8 @@
 //!
 //! Nothing here knows what a service or a project is.
 
+pub mod spec;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
