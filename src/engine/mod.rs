@@ -15,6 +15,7 @@ mod private;
 #[cfg(test)]
 mod runtime_tests;
 mod snapshots;
+pub mod spec;
 mod tasks;
 
 use std::collections::{BTreeMap, HashMap};
