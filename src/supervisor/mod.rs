@@ -3,6 +3,8 @@
 //! Two processes of this binary: the keeper holds descriptors that must not vanish and restarts the worker; the worker
 //! holds all logic.
 
+pub mod frame;
 mod health;
+pub mod lock;
 pub mod protocol;
 mod restart;
