@@ -128,7 +128,7 @@ impl Engine {
             .pointer("/manifests/0/digest")
             .and_then(Value::as_str)
         {
-            document = self.read(&manifest.to_owned()).await?;
+            document = self.read(manifest).await?;
         }
         let config = document.pointer("/config/digest").and_then(Value::as_str);
         let config = self
