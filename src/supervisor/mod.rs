@@ -5,6 +5,8 @@
 
 pub mod frame;
 mod health;
+pub mod hold;
+pub mod keeper;
 pub mod lock;
 pub mod protocol;
 mod restart;
