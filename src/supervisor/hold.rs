@@ -79,10 +79,7 @@ fn send(
 }
 
 /// Answers [`Packet::TakeAll`].
-pub(super) fn send_all(
-    socket: BorrowedFd<'_>,
-    held: &BTreeMap<String, OwnedFd>,
-) -> io::Result<()> {
+pub(super) fn send_all(socket: BorrowedFd<'_>, held: &BTreeMap<String, OwnedFd>) -> io::Result<()> {
     for (key, descriptor) in held {
         send(socket, HOLD, key, Some(descriptor.as_fd()))?;
     }
@@ -176,11 +173,8 @@ impl HoldClient {
         loop {
             let mut ready = socket.readable().await?;
             let mut byte = [0];
-            let peeked = rustix::net::recv(
-                &socket,
-                &mut byte,
-                RecvFlags::PEEK | RecvFlags::DONTWAIT,
-            );
+            let peeked =
+                rustix::net::recv(&socket, &mut byte, RecvFlags::PEEK | RecvFlags::DONTWAIT);
             match peeked {
                 Ok((_, 0)) | Err(rustix::io::Errno::CONNRESET) => return Ok(()),
                 // Part of an answer that `take_all` is reading.
@@ -286,7 +280,9 @@ mod tests {
 
         let keeper = std::thread::spawn(move || {
             let mut held = BTreeMap::new();
-            let Some(Packet::Hold(key, descriptor)) = receive(far.as_fd(), RecvFlags::empty()).unwrap() else {
+            let Some(Packet::Hold(key, descriptor)) =
+                receive(far.as_fd(), RecvFlags::empty()).unwrap()
+            else {
                 panic!("expected a descriptor");
             };
             held.insert(key, descriptor);
