@@ -56,7 +56,11 @@ pub fn read_blocking<T: DeserializeOwned>(reader: &mut impl Read) -> Result<Opti
             Taken::Missing(wanted) => wanted,
         };
         // Reads no more than this message: what follows is not ours to keep.
-        match reader.by_ref().take(wanted as u64).read_to_end(&mut buffer)? {
+        match reader
+            .by_ref()
+            .take(wanted as u64)
+            .read_to_end(&mut buffer)?
+        {
             0 if buffer.is_empty() => return Ok(None),
             read if read < wanted => return Err(FrameError::Cut),
             _ => {}
@@ -303,7 +307,11 @@ mod tests {
             let blocking = read_blocking::<Request>(&mut &bytes[..cut]);
             assert!(matches!(blocking, Err(FrameError::Cut)), "{cut}");
         }
-        assert!(read_blocking::<Request>(&mut io::empty()).unwrap().is_none());
+        assert!(
+            read_blocking::<Request>(&mut io::empty())
+                .unwrap()
+                .is_none()
+        );
     }
 
     #[tokio::test]

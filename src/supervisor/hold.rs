@@ -13,7 +13,9 @@ use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags,
     SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags, SocketType,
 };
-use tokio::io::unix::AsyncFd;
+use tokio::io::Interest;
+
+use crate::sys::descriptors;
 
 /// Key under which the keeper itself holds the supervisor's lock.
 pub const LOCK_KEY: &str = "lock";
@@ -77,10 +79,7 @@ fn send(
 }
 
 /// Answers [`Packet::TakeAll`].
-pub(super) fn send_all(
-    socket: BorrowedFd<'_>,
-    held: &BTreeMap<String, OwnedFd>,
-) -> io::Result<()> {
+pub(super) fn send_all(socket: BorrowedFd<'_>, held: &BTreeMap<String, OwnedFd>) -> io::Result<()> {
     for (key, descriptor) in held {
         send(socket, HOLD, key, Some(descriptor.as_fd()))?;
     }
@@ -88,7 +87,7 @@ pub(super) fn send_all(
 }
 
 /// Receives one packet; `None` if the other end is closed.
-pub(super) fn receive(socket: BorrowedFd<'_>) -> io::Result<Option<Packet>> {
+pub(super) fn receive(socket: BorrowedFd<'_>, flags: RecvFlags) -> io::Result<Option<Packet>> {
     let mut bytes = [0; LONGEST_KEY + 1];
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     let mut ancillary = RecvAncillaryBuffer::new(&mut space);
@@ -98,7 +97,7 @@ pub(super) fn receive(socket: BorrowedFd<'_>) -> io::Result<Option<Packet>> {
             socket,
             &mut parts,
             &mut ancillary,
-            RecvFlags::CMSG_CLOEXEC,
+            flags | RecvFlags::CMSG_CLOEXEC,
         )
     })?;
     let descriptor = ancillary.drain().find_map(|message| match message {
@@ -159,7 +158,7 @@ impl HoldClient {
         send(self.socket.as_fd(), TAKE_ALL, "", None)?;
         let mut held = Vec::new();
         loop {
-            match receive(self.socket.as_fd())? {
+            match receive(self.socket.as_fd(), RecvFlags::empty())? {
                 Some(Packet::Hold(key, descriptor)) => held.push((key, descriptor)),
                 Some(Packet::End) => return Ok(held),
                 Some(_) => return Err(io::ErrorKind::InvalidData.into()),
@@ -170,18 +169,12 @@ impl HoldClient {
 
     /// Returns when the keeper is gone.
     async fn closed(&self) -> io::Result<()> {
-        let socket = AsyncFd::with_interest(
-            self.socket.try_clone()?,
-            tokio::io::Interest::READABLE,
-        )?;
+        let socket = descriptors::watch(self.socket.try_clone()?, Interest::READABLE)?;
         loop {
             let mut ready = socket.readable().await?;
             let mut byte = [0];
-            let peeked = rustix::net::recv(
-                &socket,
-                &mut byte,
-                RecvFlags::PEEK | RecvFlags::DONTWAIT,
-            );
+            let peeked =
+                rustix::net::recv(&socket, &mut byte, RecvFlags::PEEK | RecvFlags::DONTWAIT);
             match peeked {
                 Ok((_, 0)) | Err(rustix::io::Errno::CONNRESET) => return Ok(()),
                 // Part of an answer that `take_all` is reading.
@@ -287,18 +280,20 @@ mod tests {
 
         let keeper = std::thread::spawn(move || {
             let mut held = BTreeMap::new();
-            let Some(Packet::Hold(key, descriptor)) = receive(far.as_fd()).unwrap() else {
+            let Some(Packet::Hold(key, descriptor)) =
+                receive(far.as_fd(), RecvFlags::empty()).unwrap()
+            else {
                 panic!("expected a descriptor");
             };
             held.insert(key, descriptor);
-            let packet = receive(far.as_fd()).unwrap();
+            let packet = receive(far.as_fd(), RecvFlags::empty()).unwrap();
             assert!(matches!(packet, Some(Packet::Release(key)) if key == "fifo/b"));
-            let packet = receive(far.as_fd()).unwrap();
+            let packet = receive(far.as_fd(), RecvFlags::empty()).unwrap();
             assert!(matches!(packet, Some(Packet::Program(path)) if path == "/bin/new"));
-            let packet = receive(far.as_fd()).unwrap();
+            let packet = receive(far.as_fd(), RecvFlags::empty()).unwrap();
             assert!(matches!(packet, Some(Packet::TakeAll)));
             send_all(far.as_fd(), &held).unwrap();
-            assert!(receive(far.as_fd()).unwrap().is_none());
+            assert!(receive(far.as_fd(), RecvFlags::empty()).unwrap().is_none());
         });
         let mut taken = holder.take_all().unwrap();
         drop(holder);

@@ -5,6 +5,10 @@
 
 pub mod frame;
 mod health;
+pub mod hold;
+pub mod keeper;
+pub mod launch;
 pub mod lock;
+pub mod process;
 pub mod protocol;
 mod restart;
