@@ -7,3 +7,4 @@ pub mod image;
 pub mod model;
 pub mod network;
 pub mod state;
+mod sys;
