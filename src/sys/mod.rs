@@ -7,7 +7,7 @@
 
 pub(crate) mod descriptors;
 mod detach;
-mod namespace;
+pub(crate) mod namespace;
 mod random;
 
 pub use detach::detach;
