@@ -1,5 +1,11 @@
 //! Container logs: from FIFOs to Docker's json-file lines, and from those lines to readers.
 
+mod file;
+mod journal;
+pub mod pump;
+mod record;
+mod recorder;
+
 use std::path::PathBuf;
 
 use jiff::Timestamp;
