@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use serde_json::Value;
+
 use crate::world::{Project, World};
 
 /// Two services, of which one has a variable.
@@ -22,13 +24,12 @@ fn two_services(value: &str) -> String {
     )
 }
 
-/// The id of each service's container.
-fn ids(project: &Project<'_>) -> BTreeMap<String, String> {
+/// The ids of all containers by another of their fields.
+fn ids(project: &Project<'_>, key: &str) -> BTreeMap<String, String> {
     let containers = project.containers();
-    let text = |container: &serde_json::Value, name: &str| {
-        container[name].as_str().unwrap_or_default().to_owned()
-    };
-    let pair = |container| (text(container, "Service"), text(container, "ID"));
+    let text =
+        |container: &Value, name: &str| container[name].as_str().unwrap_or_default().to_owned();
+    let pair = |container| (text(container, key), text(container, "ID"));
     containers.iter().map(pair).collect()
 }
 
@@ -38,11 +39,11 @@ fn an_edit_recreates_only_the_service_that_it_concerns() {
         world.import_image("default");
         let project = world.project("edit", &two_services("one"));
         let _up = project.compose("up -d").success();
-        let before = ids(&project);
+        let before = ids(&project, "Service");
 
         project.write("compose.yaml", &two_services("two"));
         let _up = project.compose("up -d").success();
-        let after = ids(&project);
+        let after = ids(&project, "Service");
 
         assert_eq!(after["steady"], before["steady"]);
         assert_ne!(after["edited"], before["edited"]);
@@ -58,7 +59,7 @@ fn a_service_that_is_gone_from_the_file_is_removed_on_demand() {
         world.import_image("default");
         let project = world.project("orphan", &two_services("one"));
         let _up = project.compose("up -d").success();
-        let before = ids(&project);
+        let before = ids(&project, "Service");
 
         let shorter = two_services("one");
         let shorter = shorter.split("  edited:").next().unwrap();
@@ -68,7 +69,7 @@ fn a_service_that_is_gone_from_the_file_is_removed_on_demand() {
         let _up = project.compose("up -d --remove-orphans").success();
 
         assert_eq!(
-            ids(&project).into_iter().collect::<Vec<_>>(),
+            ids(&project, "Service").into_iter().collect::<Vec<_>>(),
             [("steady".to_owned(), before["steady"].clone())]
         );
         let _down = project.compose("down").success();
@@ -80,18 +81,10 @@ fn a_scaled_service_keeps_the_replicas_that_it_has() {
     World::run(|world| {
         world.import_image("default");
         let project = world.project("scale", &two_services("one"));
-        let names = |project: &Project<'_>| -> BTreeMap<String, String> {
-            let containers = project.containers().into_iter();
-            let pair = |container: serde_json::Value| {
-                let text = |name: &str| container[name].as_str().unwrap_or_default().to_owned();
-                (text("Name"), text("ID"))
-            };
-            containers.map(pair).collect()
-        };
         let _up = project.compose("up -d --scale steady=3").success();
-        let three = names(&project);
+        let three = ids(&project, "Name");
         let _up = project.compose("up -d --scale steady=2").success();
-        let two = names(&project);
+        let two = ids(&project, "Name");
 
         assert_eq!(
             two.keys().collect::<Vec<_>>(),

@@ -30,7 +30,7 @@ cgroup)
         mkdir "$group/init"
         echo $$ >"$group/cgroup.procs"
     done < <(cgroup_mounts)
-    STAGE=namespaces exec unshare --cgroup "$0" "$1"
+    STAGE=namespaces exec unshare --cgroup bash "$0" "$1"
     ;;
 
 namespaces)
@@ -43,7 +43,7 @@ namespaces)
         fi
     done < <(cgroup_mounts)
     STAGE=world exec unshare --mount --propagation private --net --pid --fork --kill-child \
-        --mount-proc "$0" "$1"
+        --mount-proc bash "$0" "$1"
     ;;
 
 world)
