@@ -2,4 +2,14 @@
 //!
 //! The rooms follow the way of the data; see `docs/architecture.md`.
 
+pub mod container;
+pub mod engine;
+pub mod graph;
+pub mod image;
+pub mod log;
 pub mod model;
+pub mod network;
+pub mod reconcile;
+pub mod state;
+pub mod supervisor;
+mod sys;
