@@ -55,4 +55,6 @@ pub struct Observed {
     pub volumes: Vec<VolumeRecord>,
     /// Sandboxes of this project.
     pub sandboxes: Vec<SandboxRecord>,
+    /// Sandboxes of others that are attached to a network, by the network's name.
+    pub other_users: BTreeMap<String, Vec<String>>,
 }
