@@ -7,5 +7,5 @@
 mod detach;
 mod namespace;
 
-pub use detach::detach;
-pub use namespace::unshare_mounts;
+pub(crate) use detach::detach;
+pub(crate) use namespace::unshare_mounts;
