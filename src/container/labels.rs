@@ -283,7 +283,7 @@ mod tests {
         };
         let found =
             with_creation(|creation| labels(creation, &state, &options(), "c0ffee00", &names, &[]));
-        insta::assert_json_snapshot!(found);
+        insta::assert_snapshot!(serde_json::to_string_pretty(&found).unwrap());
     }
 
     #[test]
