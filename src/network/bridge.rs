@@ -50,6 +50,29 @@ impl Bridges {
         Ok(link)
     }
 
+    /// Makes what is missing of the bridge, whatever this process remembers; false if nothing was.
+    pub(super) fn repair(
+        &self,
+        socket: &mut Socket,
+        network: &NetworkRecord,
+        layout: &Layout,
+    ) -> Result<bool, NetworkError> {
+        let failed = || netlink_failed::<io::Error>(format!("look at bridge {}", network.bridge));
+        if let (Some(link), Some(gateway)) = (
+            socket.link(&network.bridge).map_err(failed())?,
+            gateway(network),
+        ) && link.is_up
+            && socket
+                .addresses()
+                .map_err(failed())?
+                .contains(&(link.index, IpNet::V4(gateway)))
+        {
+            return Ok(false);
+        }
+        self.forget(network);
+        self.ensure(socket, network, layout).map(|_| true)
+    }
+
     pub(super) fn forget(&self, network: &NetworkRecord) {
         let mut whole = self.whole.lock().unwrap_or_else(PoisonError::into_inner);
         whole.remove(&network.id);

@@ -22,6 +22,7 @@ mod conflist;
 mod error;
 mod firewall;
 mod garbage;
+mod hints;
 mod host;
 #[cfg(test)]
 mod kernel_tests;

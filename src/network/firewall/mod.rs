@@ -4,6 +4,7 @@
 //! records on disk are the truth; a table that is missing, wiped or out of step is written anew from them.
 
 mod iptables;
+mod live;
 mod nft;
 
 use std::collections::BTreeSet;
@@ -24,6 +25,8 @@ const LIMIT: Duration = Duration::from_secs(30);
 pub(super) struct Change {
     /// Write everything anew from the records.
     pub(super) rebuild: bool,
+    /// Look whether all is as the records ask for, and write it anew if not.
+    pub(super) check: bool,
     pub(super) add: Vec<Forward>,
     pub(super) remove: Vec<Forward>,
     /// Connections to forget once the rules are changed.
@@ -32,7 +35,11 @@ pub(super) struct Change {
 
 impl Change {
     fn is_empty(&self) -> bool {
-        !self.rebuild && self.add.is_empty() && self.remove.is_empty() && self.forget.is_empty()
+        !self.rebuild
+            && !self.check
+            && self.add.is_empty()
+            && self.remove.is_empty()
+            && self.forget.is_empty()
     }
 }
 
@@ -128,7 +135,10 @@ impl Firewall {
             let claims = rules.forwards.iter().chain(&add);
             claims.into_iter().any(|claim| claim.same_key(gone))
         });
-        let rebuild = disputed || batch.iter().any(|pending| pending.change.rebuild);
+        let check = batch.iter().any(|pending| pending.change.check);
+        let rebuild = disputed
+            || batch.iter().any(|pending| pending.change.rebuild)
+            || (check && !self.is_whole(&rules)?);
         let elements = nft::change(&self.layout.table(), &add, &remove);
         if rebuild
             || (!elements.is_empty()
@@ -152,6 +162,28 @@ impl Firewall {
         Ok(())
     }
 
+    fn is_whole(&self, rules: &Rules) -> Result<bool, NetworkError> {
+        Ok(live::read(&self.layout.table())? == live::expected(rules)
+            && iptables::is_whole(&self.layout.chain(), &rules.bridges)?)
+    }
+
+    /// Deletes what the records do not ask for, and returns what it was.
+    pub(super) fn collect_garbage(
+        &self,
+        records: impl FnOnce() -> Result<(Rules, Vec<String>), NetworkError>,
+    ) -> Result<Vec<String>, NetworkError> {
+        let file = self.layout.lock_file("firewall")?;
+        file.lock().map_err(io_failed("lock the firewall"))?;
+        let (rules, networks) = records()?;
+        let found = live::read(&self.layout.table())?;
+        let expected = live::expected(&rules);
+        if found == expected && iptables::is_whole(&self.layout.chain(), &rules.bridges)? {
+            return Ok(Vec::new());
+        }
+        self.rebuild(&rules, networks)?;
+        Ok(found.surplus(&expected))
+    }
+
     fn rebuild(&self, rules: &Rules, networks: Vec<String>) -> Result<(), NetworkError> {
         run_nft(&nft::replace(&self.layout.table(), rules))?;
         iptables::apply(&self.layout.chain(), &rules.bridges)?;
@@ -170,8 +202,8 @@ fn chain(error: &dyn std::error::Error) -> String {
     text
 }
 
-/// Runs `nft -f -` in the namespace of the calling thread.
-pub(super) fn run_nft(script: &str) -> Result<(), NetworkError> {
+/// Runs `nft -f -`.
+fn run_nft(script: &str) -> Result<(), NetworkError> {
     let failed = |message: String| NetworkError::Firewall { message };
     let program = process::find("nft").ok_or_else(|| failed("`nft` is not installed".into()))?;
     let mut command = process::command(&program);

@@ -66,6 +66,7 @@ pub(in crate::network) struct Link {
     pub(in crate::network) mtu: u32,
     /// Index of the bridge that it is a port of.
     pub(in crate::network) master: Option<u32>,
+    pub(in crate::network) is_up: bool,
 }
 
 /// A pair of virtual Ethernet interfaces to be made.
@@ -232,6 +233,7 @@ pub(in crate::network) fn delete_neighbour(index: u32, address: Ipv4Addr) -> Mes
 fn read_link(payload: &[u8]) -> Option<Link> {
     let mut link = Link {
         index: word(payload, 4),
+        is_up: word(payload, 8) & LINK_UP != 0,
         ..Link::default()
     };
     for (kind, value) in attributes(payload.get(16..)?) {
