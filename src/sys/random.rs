@@ -10,11 +10,15 @@ pub(crate) fn random_hex(bytes: usize) -> String {
     if filled != Ok(bytes) {
         // An old kernel or a short answer: the device gives the same.
         let device = std::fs::File::open("/dev/urandom");
-        device.and_then(|mut device| device.read_exact(&mut buffer)).unwrap_or_default();
+        device
+            .and_then(|mut device| device.read_exact(&mut buffer))
+            .unwrap_or_default();
     }
-    buffer.iter().fold(String::with_capacity(bytes * 2), |mut text, byte| {
-        // Writing to a string cannot fail.
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
+    buffer
+        .iter()
+        .fold(String::with_capacity(bytes * 2), |mut text, byte| {
+            // Writing to a string cannot fail.
+            let _ = write!(text, "{byte:02x}");
+            text
+        })
 }
