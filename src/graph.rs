@@ -73,6 +73,24 @@ impl Graph {
         Ok(graph)
     }
 
+    /// Enabled services in the order of the file.
+    pub fn services(&self) -> impl Iterator<Item = &str> {
+        self.services.iter().map(String::as_str)
+    }
+
+    /// Whether the project has an enabled service of that name.
+    pub fn contains(&self, service: &str) -> bool {
+        self.nodes.contains_key(&Resource::Service(service.into()))
+    }
+
+    /// The graph's own copy of the name of an enabled service.
+    pub fn name(&self, service: &str) -> Option<&str> {
+        self.services
+            .iter()
+            .map(String::as_str)
+            .find(|name| *name == service)
+    }
+
     /// Services that `service` depends on, in the order of the file.
     pub fn dependencies(&self, service: &str) -> IndexMap<&str, Requirement> {
         self.neighbours(service, Direction::Outgoing)

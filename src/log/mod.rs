@@ -3,8 +3,10 @@
 mod file;
 mod journal;
 pub mod pump;
+pub mod reader;
 mod record;
 mod recorder;
+mod source;
 
 use std::path::PathBuf;
 

@@ -32,6 +32,7 @@ mod options;
 mod ports;
 mod process;
 mod record;
+mod release;
 mod repair;
 mod resolver;
 mod sandbox;
@@ -306,6 +307,12 @@ impl Networks {
     pub async fn repair_sandbox(&self, id: &str) -> Result<Held, NetworkError> {
         let id = id.to_owned();
         self.blocking(move |host| host.repair_sandbox(&id)).await
+    }
+    /// Gives namespace, addresses and ports of a sandbox back and keeps its record, for a container that is stopped;
+    /// [`Networks::repair_sandbox`] makes it whole again.
+    pub async fn release_sandbox(&self, id: &str) -> Result<(), NetworkError> {
+        let id = id.to_owned();
+        self.blocking(move |host| host.release_sandbox(&id)).await
     }
     /// Makes its names (in)visible to peers.
     pub fn set_active(&self, id: &str, active: bool) -> Result<(), NetworkError> {

@@ -15,7 +15,7 @@ use super::sandbox::{Joined, join, port_key};
 use super::{Attachment, Held, NetworkError, namespace, options, ports, resolver};
 
 impl Host {
-    fn stored(&self, id: &str) -> Result<Stored, NetworkError> {
+    pub(super) fn stored(&self, id: &str) -> Result<Stored, NetworkError> {
         record::sandbox(&self.layout, id)?.ok_or_else(|| invalid("a sandbox that exists", id))
     }
 
@@ -50,6 +50,9 @@ impl Host {
     pub(super) fn repair_sandbox(&self, id: &str) -> Result<Held, NetworkError> {
         let _use = self.layout.lock_use()?;
         let mut stored = self.stored(id)?;
+        if stored.is_released() {
+            return self.take_back(&stored);
+        }
         let attachments = with_addresses(&stored);
         let joined = join(&attachments, &self.layout)?;
         let boot = boot_id()?;

@@ -259,7 +259,7 @@ impl Host {
     }
 
     /// Binds the ports of `spec` and records which they are.
-    fn hold_ports(
+    pub(super) fn hold_ports(
         &self,
         spec: &SandboxSpec,
         joined: &[Joined<'_>],
@@ -595,7 +595,7 @@ impl Host {
     }
 
     /// Removes a sandbox by its record. Goes on after a failure and returns the first.
-    fn take_apart(&self, stored: &Stored) -> Result<(), NetworkError> {
+    pub(super) fn take_apart(&self, stored: &Stored) -> Result<(), NetworkError> {
         let layout = &self.layout;
         let record = &stored.record;
         let id = &record.spec.id;

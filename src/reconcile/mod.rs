@@ -4,6 +4,7 @@ pub mod apply;
 pub mod contents;
 mod definition;
 pub mod desired;
+pub mod diff;
 pub mod observe;
 pub mod plan;
 mod sandbox;
