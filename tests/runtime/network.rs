@@ -126,8 +126,19 @@ fn a_port_published_on_loopback_is_closed_to_neighbours() {
                 ip route add 127.0.0.0/8 via 192.0.2.2'";
         let _made = world.command("sh").args(["-c", machine]).run().success();
         let from_neighbour = |url: &str| {
-            let fetch = ["--net=neighbour", "timeout", "2", "busybox", "wget", "-Y", "off"];
-            let fetch = world.command("nsenter").args(fetch).args(["-q", "-O", "-", url]);
+            let fetch = [
+                "--net=neighbour",
+                "timeout",
+                "2",
+                "busybox",
+                "wget",
+                "-Y",
+                "off",
+            ];
+            let fetch = world
+                .command("nsenter")
+                .args(fetch)
+                .args(["-q", "-O", "-", url]);
             fetch.run().stderr.contains("404")
         };
         let from_here = |url: &str| world.get(url).stderr.contains("404");
