@@ -20,6 +20,7 @@ use crate::model::{Condition, Hook, Project, Service};
 use crate::network::{NetworkError, SandboxSpec};
 use crate::reconcile::apply::Effects;
 use crate::reconcile::desired::complete;
+use crate::reconcile::diff::mask_secrets;
 use crate::reconcile::plan::{Action, Plan, Step};
 
 /// Time after which a lease ends even if we do not.
@@ -417,9 +418,11 @@ fn exec_options(hook: &Hook) -> ExecOptions {
     }
 }
 
-/// The reasons of a step in one line, for states and events.
+/// The reasons of a step in one line, for states and events. Values of keys that look secret are left out.
 fn reason_text(step: &Step) -> String {
-    let reasons: Vec<_> = step.reasons.iter().map(crate::reconcile::explain::reason_text).collect();
+    let mut reasons = step.reasons.clone();
+    mask_secrets(&mut reasons);
+    let reasons: Vec<_> = reasons.iter().map(ToString::to_string).collect();
     if reasons.is_empty() { "up".into() } else { reasons.join("; ") }
 }
 
