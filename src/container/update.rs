@@ -5,9 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 
 use super::provision::Provision;
-use super::{
-    ContainerError, Containers, Creation, DESIRED_EXTENSION, Desired, attributes, labels,
-};
+use super::{ContainerError, Containers, Creation, DESIRED_EXTENSION, Desired, attributes, labels};
 use crate::engine::TaskStatus;
 use crate::engine::spec::Host;
 use crate::model::{Project, Service};
@@ -31,7 +29,11 @@ impl Containers {
             .unwrap_or_default();
         let directory = &project.working_dir;
         let platform = service.platform.as_deref();
-        let image = self.images.find(&record.image, directory, platform).await?.unwrap_or_default();
+        let image = self
+            .images
+            .find(&record.image, directory, platform)
+            .await?
+            .unwrap_or_default();
         let desired = Desired {
             anonymous_volumes: old.anonymous_volumes,
             image: old.image,
@@ -66,11 +68,16 @@ impl Containers {
             *limits = resources.clone();
         }
         record.spec = spec.to_string().into_bytes();
-        record.extensions.insert(DESIRED_EXTENSION.into(), super::json(&desired));
+        record
+            .extensions
+            .insert(DESIRED_EXTENSION.into(), super::json(&desired));
         self.engine.update_container(&record).await?;
         let task = self.engine.task(id).await?;
-        if task.is_some_and(|task| matches!(task.status, TaskStatus::Running | TaskStatus::Paused)) {
-            self.engine.update_task(id, resources.to_string().as_bytes()).await?;
+        if task.is_some_and(|task| matches!(task.status, TaskStatus::Running | TaskStatus::Paused))
+        {
+            self.engine
+                .update_task(id, resources.to_string().as_bytes())
+                .await?;
         }
         Ok(desired)
     }

@@ -18,7 +18,9 @@ impl fmt::Display for Reason {
             },
             Self::Requested { by } => write!(f, "asked for by `{by}`"),
             Self::Follows { resource } => write!(f, "follows {resource}"),
-            Self::NotRunning { exit_code: Some(code) } => write!(f, "exited ({code})"),
+            Self::NotRunning {
+                exit_code: Some(code),
+            } => write!(f, "exited ({code})"),
             Self::NotRunning { exit_code: None } => f.write_str("is not running"),
             Self::Surplus => f.write_str("more replicas than wanted"),
             Self::Orphan => f.write_str("its service is not in the file"),

@@ -36,7 +36,10 @@ pub enum WorkerError {
     #[error(transparent)]
     Network(#[from] NetworkError),
     #[error("cannot {operation}")]
-    Io { operation: &'static str, source: io::Error },
+    Io {
+        operation: &'static str,
+        source: io::Error,
+    },
 }
 
 /// One project's supervisor.
@@ -53,7 +56,11 @@ pub(super) struct Worker {
 
 /// Runs until the project is gone. The process' exit code: 0 only then.
 pub fn run(settings: WorkerSettings) -> ExitCode {
-    let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build() {
+    let runtime = match tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+    {
         Ok(runtime) => runtime,
         Err(error) => {
             tracing::error!(%error, "cannot start");
@@ -66,7 +73,10 @@ pub fn run(settings: WorkerSettings) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            let causes: Vec<_> = std::iter::successors(Some(&error as &dyn std::error::Error), |error| error.source())
+            let causes: Vec<_> =
+                std::iter::successors(Some(&error as &dyn std::error::Error), |error| {
+                    error.source()
+                })
                 .map(ToString::to_string)
                 .collect();
             tracing::error!("{}", causes.join(": "));
@@ -83,7 +93,9 @@ async fn supervise(mut settings: WorkerSettings) -> Result<(), WorkerError> {
     let explicit = settings.address.as_deref().map(Path::new);
     let engine = EngineOptions {
         address: crate::engine::locate(explicit, None, &settings.state).await?,
-        namespace: settings.namespace.unwrap_or_else(|| DEFAULT_NAMESPACE.into()),
+        namespace: settings
+            .namespace
+            .unwrap_or_else(|| DEFAULT_NAMESPACE.into()),
         snapshotter: None,
     };
     let worker = Worker::open(settings.project, settings.state, engine, settings.holder).await?;
@@ -162,7 +174,10 @@ impl Worker {
             shared.remember(&key);
             match key.split('/').collect::<Vec<_>>()[..] {
                 ["dns" | "port", sandbox, ..] => {
-                    sandboxes.entry(sandbox.to_owned()).or_default().push((key.clone(), descriptor));
+                    sandboxes
+                        .entry(sandbox.to_owned())
+                        .or_default()
+                        .push((key.clone(), descriptor));
                 }
                 _ => shared.inherit(key, descriptor),
             }
@@ -174,7 +189,9 @@ impl Worker {
             let id = &sandbox.spec.id;
             let held = match sandboxes.remove(id) {
                 Some(held) => Ok(held),
-                None if sandbox.boot_id == shared.boot_id => shared.containers.networks.reopen(id).await,
+                None if sandbox.boot_id == shared.boot_id => {
+                    shared.containers.networks.reopen(id).await
+                }
                 // Its kernel half is gone; the next start makes it anew.
                 None => continue,
             };
@@ -197,7 +214,11 @@ impl Worker {
     /// Takes one container under supervision; `None` if another tool made it.
     fn supervise(&self, record: ContainerRecord) -> Option<UnitHandle> {
         let id = record.id.clone();
-        let desired: Desired = match record.extensions.get(DESIRED_EXTENSION).map(|json| serde_json::from_slice(json)) {
+        let desired: Desired = match record
+            .extensions
+            .get(DESIRED_EXTENSION)
+            .map(|json| serde_json::from_slice(json))
+        {
             Some(Ok(desired)) => desired,
             Some(Err(error)) => {
                 tracing::error!(%error, container = id, "cannot read what it was made from");
@@ -233,7 +254,10 @@ impl Worker {
     }
 
     pub(super) fn unit_by_name(&self, name: &str) -> Option<UnitHandle> {
-        self.locked_units().values().find(|unit| unit.name == name).cloned()
+        self.locked_units()
+            .values()
+            .find(|unit| unit.name == name)
+            .cloned()
     }
 
     async fn tell(&self, id: &str, command: Command) {
@@ -248,7 +272,12 @@ impl Worker {
         if ENDING.contains(&signal) {
             self.tell(id, Command::MarkStopped).await;
         }
-        Ok(self.shared.containers.engine.kill_task(id, signal, false).await?)
+        Ok(self
+            .shared
+            .containers
+            .engine
+            .kill_task(id, signal, false)
+            .await?)
     }
 
     /// Removes a container, supervised or not.
@@ -265,7 +294,12 @@ impl Worker {
 
     pub(super) async fn observe(&self) -> Result<Observed, ObserveError> {
         let containers = &self.shared.containers;
-        let Containers { engine, networks, state, .. } = containers;
+        let Containers {
+            engine,
+            networks,
+            state,
+            ..
+        } = containers;
         observe(engine, networks, containers, state, &self.shared.project).await
     }
 
@@ -273,7 +307,9 @@ impl Worker {
     async fn gone(&self) {
         loop {
             self.ended.notified().await;
-            let Ok(_queue) = self.queue.try_lock() else { continue };
+            let Ok(_queue) = self.queue.try_lock() else {
+                continue;
+            };
             if !self.locked_units().is_empty() {
                 continue;
             }

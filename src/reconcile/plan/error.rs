@@ -39,7 +39,10 @@ impl PlanError {
     /// What the user can do about it.
     pub fn hints(&self) -> Vec<String> {
         let hint = match self {
-            Self::UnknownService { similar: Some(similar), .. } => {
+            Self::UnknownService {
+                similar: Some(similar),
+                ..
+            } => {
                 format!("did you mean `{similar}`?")
             }
             Self::MissingNetwork { network } => {
