@@ -21,20 +21,21 @@ use crate::reconcile::prepare::prepare;
 /// Steps that run at the same time; more gains nothing on a few cores (`docs/architecture.md`, "Figures").
 const PARALLEL: usize = 8;
 
-/// Answers one connection.
-pub(super) async fn serve(worker: Arc<Worker>, (mut reader, mut writer): Connection) {
+/// Answers one connection; true if it may have changed something.
+pub(super) async fn serve(worker: &Arc<Worker>, (mut reader, mut writer): Connection) -> bool {
     let hello = Hello {
         version: VERSION,
         who: "supervisor".into(),
     };
     if writer.send(&hello).await.is_err() {
-        return;
+        return false;
     }
     let (Ok(Some(hello)), Ok(Some(request))) =
         (reader.next::<Hello>().await, reader.next::<Request>().await)
     else {
-        return;
+        return false;
     };
+    let changes = !matches!(request, Request::Ping | Request::Follow);
     let (replies, mut outgoing) = mpsc::unbounded_channel();
     let cancel = CancellationToken::new();
     let write = async {
@@ -48,15 +49,15 @@ pub(super) async fn serve(worker: Arc<Worker>, (mut reader, mut writer): Connect
         let last = match request {
             Request::Ping => Reply::Finished,
             Request::Follow => {
-                follow(&worker, &replies, &cancel).await;
+                follow(worker, &replies, &cancel).await;
                 Reply::Finished
             }
             Request::Kill {
                 services, signal, ..
-            } => kill(&worker, &services, &signal, &replies).await,
-            Request::Pause { services } => pause(&worker, &services, true, &replies).await,
-            Request::Unpause { services } => pause(&worker, &services, false, &replies).await,
-            request => in_turn(&worker, hello.who, request, &replies, &cancel).await,
+            } => kill(worker, &services, &signal, &replies).await,
+            Request::Pause { services } => pause(worker, &services, true, &replies).await,
+            Request::Unpause { services } => pause(worker, &services, false, &replies).await,
+            request => in_turn(worker, hello.who, request, &replies, &cancel).await,
         };
         let _ = replies.send(last);
         drop(replies);
@@ -72,7 +73,7 @@ pub(super) async fn serve(worker: Arc<Worker>, (mut reader, mut writer): Connect
         _ = async { tokio::join!(write, answer) } => {}
         () = watch_end => {}
     }
-    worker.ended.notify_one();
+    changes
 }
 
 /// Streams what happens to containers until the connection ends.

@@ -18,7 +18,7 @@ use crate::container::{ContainerError, Desired, ExecOptions, parse_signal};
 use crate::engine::{ContainerRecord, EngineError, ExitStatus, TaskStatus};
 use crate::log::pump::{self, Pump, Streams};
 use crate::log::{LogOptions, file_name};
-use crate::state::{ContainerState, Exit, Health, HealthStatus, Probe, Wanted};
+use crate::state::{ContainerState, Exit, Health, HealthStatus, Probe, Wanted, create_private_dir};
 
 /// Exit code of a run whose end nobody saw.
 const LOST: u32 = 137;
@@ -435,6 +435,7 @@ impl Unit {
     /// Opens our ends of the FIFOs for the next run and begins to read.
     fn open_log(&mut self) -> io::Result<()> {
         let folder = self.shared.fifos(&self.record.id);
+        create_private_dir(&folder).map_err(io::Error::other)?;
         pump::make_fifos(&folder, self.desired.stdin_open, !self.desired.terminal)?;
         let streams = pump::open(&folder)?;
         for (name, descriptor) in streams.held() {

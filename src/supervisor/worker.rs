@@ -5,6 +5,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -27,6 +28,9 @@ use crate::state::{ContainerState, StateRoot};
 
 /// Namespace in containerd where none is named.
 const DEFAULT_NAMESPACE: &str = "default";
+
+/// Time after which a worker without containers looks whether it is needed.
+const IDLE: Duration = Duration::from_secs(10);
 
 /// The worker could not begin.
 #[derive(Debug, Error)]
@@ -52,6 +56,8 @@ pub(super) struct Worker {
     pub(super) current: Mutex<Option<String>>,
     /// Woken when a request ended: the project may be gone.
     pub(super) ended: Notify,
+    /// Commands that are connected.
+    pub(super) connections: AtomicUsize,
 }
 
 /// Runs until the project is gone. The process' exit code: 0 only then.
@@ -118,7 +124,15 @@ async fn supervise(mut settings: WorkerSettings) -> Result<(), WorkerError> {
 async fn accept(worker: Arc<Worker>, listener: Listener) -> io::Result<()> {
     loop {
         let connection = listener.accept().await?;
-        tokio::spawn(request::serve(Arc::clone(&worker), connection));
+        let worker = Arc::clone(&worker);
+        worker.connections.fetch_add(1, Ordering::SeqCst);
+        tokio::spawn(async move {
+            let changed = request::serve(&worker, connection).await;
+            worker.connections.fetch_sub(1, Ordering::SeqCst);
+            if changed {
+                worker.ended.notify_one();
+            }
+        });
     }
 }
 
@@ -162,6 +176,7 @@ impl Worker {
             queue: tokio::sync::Mutex::default(),
             current: Mutex::default(),
             ended: Notify::new(),
+            connections: AtomicUsize::new(0),
         }))
     }
 
