@@ -150,7 +150,7 @@ impl Host {
         let mut outcome = Ok(());
         if record::is_ours(&network) {
             let mut socket = Socket::route().map_err(netlink_failed("open a netlink socket"))?;
-            outcome = bridge::remove(&mut socket, &network);
+            outcome = bridge::remove(&mut socket, &network, layout);
             self.bridges.forget(&network);
         }
         let conflist = conflist::remove(&network, layout);

@@ -17,8 +17,8 @@ use super::host::Host;
 use super::layout::{Layout, boot_id, format_mac, mac_of, parse_mac};
 use super::netlink::conntrack::Forget;
 use super::netlink::route::{
-    LOOPBACK, Mac, PortFlags, Veth, delete_default_route, delete_link, delete_neighbour,
-    new_address, new_default_route, new_veth, set_port, set_up,
+    LOOPBACK, Mac, Veth, delete_default_route, delete_link, delete_neighbour, new_address,
+    new_default_route, new_veth, set_port, set_up,
 };
 use super::netlink::{Socket, accept_missing};
 use super::record::{self, Stored};
@@ -450,10 +450,7 @@ impl Host {
         let failed = || netlink_failed::<io::Error>(format!("attach to network `{name}`"));
         let bridge = self.bridges.ensure(host, &join.network, &self.layout)?;
         let veth = self.layout.veth(id, &join.interface);
-        let flags = PortFlags {
-            hairpin: true,
-            isolated: !options::talk(&join.network.spec),
-        };
+        let flags = bridge::port_flags(&join.network);
         let made = host
             .execute_each(vec![
                 new_veth(&Veth {
