@@ -3,10 +3,11 @@
 use std::collections::BTreeSet;
 use std::io;
 use std::net::IpAddr;
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 
 use ipnet::{IpNet, Ipv4Net};
 
+use super::batch::lock;
 use super::error::netlink_failed;
 use super::layout::{Layout, mac_of};
 use super::netlink::route::{
@@ -40,7 +41,7 @@ impl Bridges {
         network: &NetworkRecord,
         layout: &Layout,
     ) -> Result<Link, NetworkError> {
-        let mut whole = self.whole.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut whole = lock(&self.whole);
         let failed = || netlink_failed::<io::Error>(format!("make bridge {}", network.bridge));
         if let Some(link) = socket.link(&network.bridge).map_err(failed())?
             && whole.contains(&network.id)
@@ -76,7 +77,7 @@ impl Bridges {
     }
 
     pub(super) fn forget(&self, network: &NetworkRecord) {
-        let mut whole = self.whole.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut whole = lock(&self.whole);
         whole.remove(&network.id);
     }
 }

@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use rustix::rand::{GetRandomFlags, getrandom};
 
 use super::address::Addresses;
+use super::batch::Batch;
 use super::bridge::{self, Bridges};
 use super::error::{invalid, io_failed, netlink_failed};
 use super::firewall::{Change, Firewall};
@@ -22,6 +23,8 @@ pub(super) struct Host {
     pub(super) layout: Layout,
     pub(super) firewall: Firewall,
     pub(super) bridges: Bridges,
+    /// Interfaces to delete.
+    pub(super) deletions: Batch<Vec<String>>,
 }
 
 fn check_name(name: &str) -> Result<(), NetworkError> {
@@ -44,6 +47,7 @@ impl Host {
         Self {
             firewall: Firewall::new(layout.clone()),
             bridges: Bridges::default(),
+            deletions: Batch::default(),
             layout,
         }
     }
