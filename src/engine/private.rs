@@ -223,7 +223,9 @@ impl Private {
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log);
-        sys::detach(&mut command);
+        // A tighter umask would make the root of every container unreadable for all but root: the folders of snapshots
+        // get their mode from it.
+        sys::detach(&mut command, 0o022);
         command.spawn()
     }
 
