@@ -20,7 +20,9 @@ use super::request;
 use super::shared::Shared;
 use super::unit::{self, Command, UnitHandle};
 use crate::container::{ContainerError, Containers, DESIRED_EXTENSION, Desired, label};
-use crate::engine::{ContainerRecord, Engine, EngineError, EngineOptions, Event};
+use crate::engine::{
+    ContainerRecord, Engine, EngineError, EngineOptions, Event, private_address, stop_private,
+};
 use crate::image::Images;
 use crate::network::{NetworkError, Networks};
 use crate::reconcile::observe::{ObserveError, Observed, observe};
@@ -113,7 +115,10 @@ async fn supervise(mut settings: WorkerSettings) -> Result<(), WorkerError> {
             operation: "accept a command",
             source,
         }),
-        () = worker.gone() => Ok(()),
+        () = worker.gone() => {
+            worker.close().await;
+            Ok(())
+        }
         () = worker.shared.holder.lost() => Err(WorkerError::Io {
             operation: "go on",
             source: io::Error::other("the keeper has ended"),
@@ -316,6 +321,20 @@ impl Worker {
             ..
         } = containers;
         observe(engine, networks, containers, state, &self.shared.project).await
+    }
+
+    /// Has the space of what was removed given back, and ends a containerd of our own that nobody uses any more.
+    async fn close(&self) {
+        let engine = &self.shared.containers.engine;
+        if let Err(error) = engine.collect_garbage().await {
+            tracing::warn!(%error, "cannot collect garbage");
+        }
+        let state = &self.shared.state;
+        if engine.options().address == private_address(state)
+            && let Err(error) = stop_private(state).await
+        {
+            tracing::warn!(%error, "cannot stop the private containerd");
+        }
     }
 
     /// Returns when a request has ended and left neither container nor sandbox.
