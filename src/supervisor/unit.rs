@@ -86,7 +86,6 @@ pub(super) struct UnitHandle {
     pub(super) id: String,
     pub(super) name: String,
     pub(super) service: String,
-    pub(super) number: u32,
     pub(super) one_off: bool,
     mailbox: mpsc::Sender<Command>,
     pub(super) status: watch::Receiver<UnitStatus>,
@@ -96,7 +95,7 @@ impl UnitHandle {
     /// Sends a command without waiting for its effect.
     pub(super) async fn send(&self, command: Command) {
         // A unit that has ended has nothing left to do.
-        let _ = self.mailbox.send(command).await;
+        self.mailbox.send(command).await.ok();
     }
 
     /// Sends a command and waits until it is done.
@@ -170,7 +169,6 @@ pub(super) fn spawn(
         id: record.id.clone(),
         name: desired.name.clone(),
         service: desired.service.clone(),
-        number: desired.number,
         one_off: desired.one_off,
         mailbox,
         status: watched,
@@ -200,7 +198,7 @@ impl Unit {
                 Happening::Command(Some(Command::Remove { volumes, reply })) => {
                     let result = self.remove(volumes).await;
                     let ended = result.is_ok();
-                    let _ = reply.send(result);
+                    reply.send(result).ok();
                     if ended {
                         return;
                     }
@@ -244,7 +242,7 @@ impl Unit {
                 Ok(result) => result,
                 Err(error) => Err(ContainerError::Io {
                     operation: "run the health probe".into(),
-                    source: std::io::Error::other(error),
+                    source: io::Error::other(error),
                 }),
             }),
             // Cancel-safe: the deadline is kept in the phase.
@@ -257,14 +255,14 @@ impl Unit {
             Command::Start { reason, reply } => {
                 self.back_off.reset();
                 self.state.restart_count = 0;
-                let _ = reply.send(self.start(reason).await);
+                reply.send(self.start(reason).await).ok();
             }
             Command::Stop {
                 timeout,
                 reason,
                 reply,
             } => {
-                let _ = reply.send(self.stop(timeout, reason).await);
+                reply.send(self.stop(timeout, reason).await).ok();
             }
             Command::MarkStopped => self.want_stopped("kill"),
             Command::Pause { reply } => {
@@ -278,7 +276,7 @@ impl Unit {
                     run.paused = true;
                     self.emit(ContainerChange::Paused, None);
                 }
-                let _ = reply.send(result.map_err(Into::into));
+                reply.send(result.map_err(Into::into)).ok();
             }
             Command::Unpause { reply } => {
                 let result = self
@@ -291,7 +289,7 @@ impl Unit {
                     run.paused = false;
                     self.emit(ContainerChange::Unpaused, None);
                 }
-                let _ = reply.send(result.map_err(Into::into));
+                reply.send(result.map_err(Into::into)).ok();
             }
             Command::Update { desired } => {
                 self.desired = *desired;
