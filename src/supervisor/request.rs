@@ -276,23 +276,27 @@ async fn execute(
     let effects = Arc::new(effects);
     let work = apply(&plan, Arc::clone(&effects), PARALLEL, cancel);
     tokio::pin!(work);
-    let failures = match patience {
-        None => work.await,
-        Some(seconds) => {
-            match tokio::time::timeout(Duration::from_secs(seconds), &mut work).await {
-                Ok(failures) => failures,
-                Err(_) => {
-                    cancel.cancel();
-                    let mut failures = work.await;
-                    failures.push(Failure::new(
-                        "",
-                        format!("application not healthy after {seconds}s"),
-                    ));
-                    failures
+    let work = async {
+        match patience {
+            None => (work.await, false),
+            Some(seconds) => {
+                let patience = Duration::from_secs(seconds);
+                if let Ok(failures) = tokio::time::timeout(patience, &mut work).await {
+                    return (failures, false);
                 }
+                cancel.cancel();
+                (work.await, true)
             }
         }
     };
+    let (mut failures, late) = work.await;
+    if late {
+        let seconds = patience.unwrap_or_default();
+        failures.push(Failure::new(
+            "",
+            format!("application not healthy after {seconds}s"),
+        ));
+    }
     effects.finish().await;
     failures
 }
