@@ -11,3 +11,4 @@ pub mod network;
 pub mod reconcile;
 pub mod state;
 pub mod supervisor;
+mod sys;

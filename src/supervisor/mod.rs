@@ -3,6 +3,12 @@
 //! Two processes of this binary: the keeper holds descriptors that must not vanish and restarts the worker; the worker
 //! holds all logic.
 
+pub mod frame;
 mod health;
+pub mod hold;
+pub mod keeper;
+pub mod launch;
+pub mod lock;
+pub mod process;
 pub mod protocol;
 mod restart;

@@ -1,0 +1,3 @@
+//! The few calls that the compiler cannot check.
+
+pub(crate) mod descriptors;
