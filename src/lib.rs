@@ -4,6 +4,7 @@
 
 pub mod container;
 pub mod engine;
+pub mod graph;
 pub mod image;
 pub mod log;
 pub mod model;

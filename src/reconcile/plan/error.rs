@@ -1,0 +1,61 @@
+//! Why no plan could be made.
+
+use thiserror::Error;
+
+use crate::graph::Cycle;
+
+/// No plan could be made.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum PlanError {
+    /// `similar`: a name that was probably meant.
+    #[error("no such service: {name}")]
+    UnknownService {
+        name: String,
+        similar: Option<String>,
+    },
+    #[error("network `{network}` is declared as external, but does not exist")]
+    MissingNetwork { network: String },
+    #[error("volume `{volume}` is declared as external, but does not exist")]
+    MissingVolume { volume: String },
+    #[error("services `{first}` and `{second}` both want the container name `{name}`")]
+    DuplicateName {
+        name: String,
+        first: String,
+        second: String,
+    },
+    #[error("service `{service}` cannot have {replicas} replicas with the container name `{name}`")]
+    NameWithReplicas {
+        service: String,
+        name: String,
+        replicas: u32,
+    },
+    #[error("service `{service}` has no container to start")]
+    NoContainer { service: String },
+    #[error(transparent)]
+    Cycle(#[from] Cycle),
+}
+
+/// Refuses a name that is not one of `known`.
+pub(super) fn require_services<'a>(
+    names: &[String],
+    known: impl Iterator<Item = &'a str> + Clone,
+) -> Result<(), PlanError> {
+    match names
+        .iter()
+        .find(|name| !known.clone().any(|known| known == *name))
+    {
+        None => Ok(()),
+        Some(name) => Err(PlanError::UnknownService {
+            name: name.clone(),
+            similar: similar(name, known),
+        }),
+    }
+}
+
+fn similar<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Option<String> {
+    known
+        .map(|candidate| (strsim::damerau_levenshtein(name, candidate), candidate))
+        .filter(|(distance, candidate)| *distance <= name.len().max(candidate.len()).div_ceil(3))
+        .min()
+        .map(|(_, candidate)| candidate.to_owned())
+}
