@@ -19,10 +19,6 @@ use super::{ContainerRecord, Engine, EngineError};
 const SPEC_TYPE: &str = "types.containerd.io/opencontainers/runtime-spec/1/Spec";
 
 impl Engine {
-    fn containers_client(&self, api: Api) -> ContainersClient<Api> {
-        ContainersClient::new(api).max_decoding_message_size(MESSAGE_LIMIT)
-    }
-
     /// Records that match one of `filters` (containerd's filter grammar, as `labels."a"==b`); all if empty.
     pub async fn containers(
         &self,
@@ -30,8 +26,7 @@ impl Engine {
     ) -> Result<Vec<ContainerRecord>, EngineError> {
         let failed = |status| self.failed("list containers", &status);
         // Streamed, as one message is limited to 16 MiB and every record carries its spec.
-        let mut stream = self
-            .containers_client(self.api())
+        let mut stream = containers_client(self.api())
             .list_stream(ListContainersRequest {
                 filters: filters.to_vec(),
             })
@@ -46,8 +41,7 @@ impl Engine {
     }
 
     pub async fn container(&self, id: &str) -> Result<Option<ContainerRecord>, EngineError> {
-        let answer = self
-            .containers_client(self.api())
+        let answer = containers_client(self.api())
             .get(GetContainerRequest { id: id.into() })
             .await;
         match answer {
@@ -66,7 +60,7 @@ impl Engine {
         let request = CreateContainerRequest {
             container: Some(to_message(record)),
         };
-        self.containers_client(self.leased(lease)?)
+        containers_client(self.leased(lease)?)
             .create(request)
             .await
             .map_err(|status| {
@@ -91,7 +85,7 @@ impl Engine {
                 paths: paths.map(str::to_owned).to_vec(),
             }),
         };
-        self.containers_client(self.api())
+        containers_client(self.api())
             .update(request)
             .await
             .map_err(|status| {
@@ -103,8 +97,7 @@ impl Engine {
 
     /// Not an error if it is gone.
     pub async fn delete_container(&self, id: &str) -> Result<(), EngineError> {
-        let answer = self
-            .containers_client(self.api())
+        let answer = containers_client(self.api())
             .delete(DeleteContainerRequest { id: id.into() })
             .await;
         match answer {
@@ -128,6 +121,10 @@ impl Engine {
             tracing::debug!(socket = %socket.display(), %error, "stale shim socket stays");
         }
     }
+}
+
+fn containers_client(api: Api) -> ContainersClient<Api> {
+    ContainersClient::new(api).max_decoding_message_size(MESSAGE_LIMIT)
 }
 
 /// Where the runc shim of a container listens, whatever containerd's own folders are.

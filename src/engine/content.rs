@@ -23,7 +23,7 @@ use super::{Engine, EngineError};
 /// Bytes in one write; well under containerd's message limit.
 const CHUNK: u64 = 1 << 20;
 /// How long to wait for another writer of the same blob.
-const LOCKED_TIMEOUT: Duration = Duration::from_secs(300);
+const LOCKED_TIMEOUT: Duration = Duration::from_mins(5);
 const LOCKED_PAUSE: Duration = Duration::from_millis(100);
 
 /// A reference to a blob.
@@ -86,18 +86,12 @@ impl From<Status> for WriteFailure {
 }
 
 impl Engine {
-    fn content_client(&self, api: Api) -> ContentClient<Api> {
-        ContentClient::new(api)
-            .max_decoding_message_size(MESSAGE_LIMIT)
-            .max_encoding_message_size(MESSAGE_LIMIT)
-    }
-
     /// Size in bytes of a blob; `None` if it is not there.
     pub async fn content_size(&self, digest: &str) -> Result<Option<u64>, EngineError> {
         let request = InfoRequest {
             digest: digest.into(),
         };
-        match self.content_client(self.api()).info(request).await {
+        match content_client(self.api()).info(request).await {
             Ok(answer) => {
                 let info = answer.into_inner().info.unwrap_or_default();
                 Ok(Some(u64::try_from(info.size).unwrap_or(0)))
@@ -124,7 +118,7 @@ impl Engine {
             // Zero would mean everything; an overlong size is cut to the blob's.
             size: 0,
         };
-        let mut stream = match self.content_client(self.api()).read(request).await {
+        let mut stream = match content_client(self.api()).read(request).await {
             Ok(answer) => answer.into_inner(),
             Err(status) => return failed(status),
         };
@@ -209,8 +203,7 @@ impl Engine {
             let _hung_up = sender.send(request).await;
         };
         send(request(WriteAction::Stat, 0)).await;
-        let mut answers = self
-            .content_client(api)
+        let mut answers = content_client(api)
             .write(ReceiverStream::new(receiver))
             .await?
             .into_inner();
@@ -238,7 +231,7 @@ impl Engine {
         let request = AbortRequest {
             r#ref: reference.into(),
         };
-        if let Err(status) = self.content_client(self.api()).abort(request).await {
+        if let Err(status) = content_client(self.api()).abort(request).await {
             tracing::debug!(reference, %status, "an unfinished write stays");
         }
     }
@@ -260,12 +253,18 @@ impl Engine {
             }),
         };
         let what = format!("blob `{digest}`");
-        self.content_client(self.api())
+        content_client(self.api())
             .update(request)
             .await
             .map_err(|status| self.failed_on(&format!("label {what}"), &what, &status))?;
         Ok(())
     }
+}
+
+fn content_client(api: Api) -> ContentClient<Api> {
+    ContentClient::new(api)
+        .max_decoding_message_size(MESSAGE_LIMIT)
+        .max_encoding_message_size(MESSAGE_LIMIT)
 }
 
 async fn next(

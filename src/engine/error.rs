@@ -41,11 +41,10 @@ impl EngineError {
         match self {
             Self::Unreachable { address, source } => unreachable_hints(address, source.as_ref()),
             Self::Call { message, .. } => call_hints(message),
-            Self::NotFound { .. } | Self::AlreadyExists { .. } => Vec::new(),
             Self::Io { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
                 vec!["run as root".into()]
             }
-            Self::Io { .. } => Vec::new(),
+            Self::NotFound { .. } | Self::AlreadyExists { .. } | Self::Io { .. } => Vec::new(),
         }
     }
 

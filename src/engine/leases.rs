@@ -75,7 +75,7 @@ impl Engine {
     /// Has containerd remove now what nothing refers to; by itself it waits for some hundred changes.
     pub async fn collect_garbage(&self) -> Result<(), EngineError> {
         let id = super::unique("compose-gc");
-        self.create_lease(&id, &BTreeMap::new(), Duration::from_secs(60))
+        self.create_lease(&id, &BTreeMap::new(), Duration::from_mins(1))
             .await?;
         self.end_lease(&id, true).await
     }

@@ -413,11 +413,10 @@ fn wait_end(process: &OwnedFd, timeout: Duration) -> io::Result<bool> {
 /// Of `containerd github.com/containerd/containerd v1.7.2 …`; 1 if it says anything else.
 fn major_version(text: &str) -> u32 {
     text.split_whitespace()
-        .filter_map(|word| {
+        .find_map(|word| {
             let number = word.strip_prefix('v').unwrap_or(word);
             number.split_once('.')?.0.parse().ok()
         })
-        .next()
         .unwrap_or(1)
 }
 
@@ -447,12 +446,10 @@ mod tests {
     #[tokio::test]
     async fn an_explicit_address_is_taken_as_it_is() {
         let root = tempfile::tempdir().unwrap();
-        let address = locate(
-            Some(Path::new("unix:///nonexistent/a.sock")),
-            Some(Path::new("/b.sock")),
-            &state(root.path()),
-        );
-        assert_eq!(address.await.unwrap(), Path::new("/nonexistent/a.sock"));
+        let explicit = Path::new("unix:///nonexistent/a.sock");
+        let recorded = Path::new("/b.sock");
+        let address = locate(Some(explicit), Some(recorded), &state(root.path())).await;
+        assert_eq!(address.unwrap(), Path::new("/nonexistent/a.sock"));
     }
 
     #[test]

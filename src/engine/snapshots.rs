@@ -26,10 +26,6 @@ pub struct SnapshotRecord {
 }
 
 impl Engine {
-    fn snapshots_client(&self, api: Api) -> SnapshotsClient<Api> {
-        SnapshotsClient::new(api).max_decoding_message_size(MESSAGE_LIMIT)
-    }
-
     /// Makes a writable snapshot over `parent` (a chain id) and returns its mounts.
     pub async fn prepare_snapshot(
         &self,
@@ -44,8 +40,7 @@ impl Engine {
             parent: parent.into(),
             labels: super::to_map(labels),
         };
-        let answer = self
-            .snapshots_client(self.leased(lease)?)
+        let answer = snapshots_client(self.leased(lease)?)
             .prepare(request)
             .await
             .map_err(|status| self.failed_to_make(key, parent, &status))?;
@@ -65,8 +60,7 @@ impl Engine {
             parent: parent.into(),
             ..ViewSnapshotRequest::default()
         };
-        let answer = self
-            .snapshots_client(self.leased(lease)?)
+        let answer = snapshots_client(self.leased(lease)?)
             .view(request)
             .await
             .map_err(|status| self.failed_to_make(key, parent, &status))?;
@@ -79,8 +73,7 @@ impl Engine {
             key: key.into(),
         };
         let what = format!("snapshot `{key}`");
-        let answer = self
-            .snapshots_client(self.api())
+        let answer = snapshots_client(self.api())
             .mounts(request)
             .await
             .map_err(|status| {
@@ -95,7 +88,7 @@ impl Engine {
             snapshotter: self.snapshotter().into(),
             key: key.into(),
         };
-        match self.snapshots_client(self.api()).remove(request).await {
+        match snapshots_client(self.api()).remove(request).await {
             Ok(_empty) => Ok(()),
             Err(status) if status.code() == Code::NotFound => Ok(()),
             Err(status) => Err(self.failed(&format!("remove snapshot `{key}`"), &status)),
@@ -107,7 +100,7 @@ impl Engine {
             snapshotter: self.snapshotter().into(),
             key: key.into(),
         };
-        match self.snapshots_client(self.api()).stat(request).await {
+        match snapshots_client(self.api()).stat(request).await {
             Ok(_info) => Ok(true),
             Err(status) if status.code() == Code::NotFound => Ok(false),
             Err(status) => Err(self.failed(&format!("look up snapshot `{key}`"), &status)),
@@ -121,7 +114,7 @@ impl Engine {
             snapshotter: self.snapshotter().into(),
             filters: filters.to_vec(),
         };
-        let answer = self.snapshots_client(self.api()).list(request).await;
+        let answer = snapshots_client(self.api()).list(request).await;
         let mut stream = answer.map_err(failed)?.into_inner();
         let mut records = Vec::new();
         while let Some(message) = stream.message().await.map_err(failed)? {
@@ -137,7 +130,7 @@ impl Engine {
             key: key.into(),
         };
         let what = format!("snapshot `{key}`");
-        let answer = self.snapshots_client(self.api()).usage(request).await;
+        let answer = snapshots_client(self.api()).usage(request).await;
         let answer =
             answer.map_err(|status| self.failed_on(&format!("measure {what}"), &what, &status))?;
         Ok(u64::try_from(answer.into_inner().size).unwrap_or(0))
@@ -157,11 +150,7 @@ impl Engine {
             key: key.into(),
             ..CommitSnapshotRequest::default()
         };
-        match self
-            .snapshots_client(self.leased(lease)?)
-            .commit(request)
-            .await
-        {
+        match snapshots_client(self.leased(lease)?).commit(request).await {
             Ok(_empty) => Ok(()),
             Err(status) if status.code() == Code::AlreadyExists => self.remove_snapshot(key).await,
             Err(status) => Err(self.failed(&format!("commit snapshot `{name}`"), &status)),
@@ -196,6 +185,10 @@ impl Engine {
             _ => self.failed_on(&operation, &format!("snapshot `{key}`"), status),
         }
     }
+}
+
+fn snapshots_client(api: Api) -> SnapshotsClient<Api> {
+    SnapshotsClient::new(api).max_decoding_message_size(MESSAGE_LIMIT)
 }
 
 impl From<&RootMount> for Mount {

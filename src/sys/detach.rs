@@ -8,7 +8,7 @@ use rustix::fs::Mode;
 use rustix::io::FdFlags;
 
 /// Makes `command` start in a session of its own, with umask 077 and none of our descriptors but its stdio.
-pub fn detach(command: &mut Command) {
+pub(crate) fn detach(command: &mut Command) {
     let last = highest_descriptor();
     let prepare = move || {
         rustix::process::setsid()?;

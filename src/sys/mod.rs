@@ -8,5 +8,5 @@ pub(crate) mod descriptors;
 mod detach;
 mod namespace;
 
-pub use detach::detach;
-pub use namespace::unshare_mounts;
+pub(crate) use detach::detach;
+pub(crate) use namespace::unshare_mounts;
