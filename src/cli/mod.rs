@@ -7,6 +7,7 @@ mod error;
 mod globals;
 mod human;
 mod prefix;
+mod print;
 mod progress;
 mod root;
 mod table;

@@ -3,6 +3,7 @@
 //! Reads look at the world themselves. Whatever changes it is asked of the project's supervisor, which is started where
 //! there is something to do. Nothing here prints; what happens is told as [`Reply`]s.
 
+mod attach;
 mod error;
 mod exec;
 mod lifecycle;
@@ -18,13 +19,15 @@ use std::path::PathBuf;
 
 use tokio::sync::OnceCell;
 
+pub use self::attach::{FollowSelection, Followed, Follower};
 pub use self::error::StackError;
-pub use self::exec::{ExecRequest, ExecSession};
+pub use self::exec::{ExecOutput, ExecRequest, ExecSession};
 pub use self::list::{ProjectSummary, list};
-pub use self::logs::{LogEntry, LogSelection};
+pub use self::logs::{LogEntry, LogSelection, Logs};
 pub use self::plan::rehearse;
 pub use self::ports::{Publisher, displayable};
 pub use self::ps::ContainerSummary;
+pub use self::request::Events;
 pub use self::up::Outcome;
 use crate::container::Containers;
 use crate::engine::{Engine, EngineOptions, locate};

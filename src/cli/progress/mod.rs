@@ -114,22 +114,20 @@ impl Renderer {
     pub fn tick(&mut self, ui: &mut Ui) {
         let dry_run = ui.dry_run;
         if let Some(list) = &mut self.list {
+            // Data that was written above the list comes before it. If it cannot be written, the next write says so.
+            let _ = ui.flush();
             let (columns, rows) = terminal::size();
             let frame = list.draw(Instant::now(), columns, rows, dry_run);
             ui.talk(&frame);
         }
     }
 
-    /// Lets `write` print above the list.
+    /// Lets `write` print above the list, which comes back with the next frame.
     pub fn above<T>(&mut self, ui: &mut Ui, write: impl FnOnce(&mut Ui) -> T) -> T {
-        let Some(list) = &mut self.list else {
-            return write(ui);
-        };
-        ui.talk(&list.clear());
-        let result = write(ui);
-        let _ = ui.flush();
-        self.tick(ui);
-        result
+        if let Some(list) = &mut self.list {
+            ui.talk(&list.clear());
+        }
+        write(ui)
     }
 
     /// Draws the last state, which stays.
