@@ -226,10 +226,7 @@ impl Recorder {
             self.log.append(records)
         };
         if let Err((written, error)) = written {
-            let lost = records[written..]
-                .iter()
-                .filter(|&&byte| byte == b'\n')
-                .count() as u64;
+            let lost = records[written..].split(|&byte| byte == b'\n').count() as u64 - 1;
             if self.dropped == 0 && lost > 0 {
                 tracing::error!(%error, "cannot write a log; lines are dropped");
             }

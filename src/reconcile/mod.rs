@@ -7,4 +7,5 @@ pub mod desired;
 pub mod diff;
 pub mod observe;
 pub mod plan;
+pub mod prepare;
 mod sandbox;

@@ -7,7 +7,6 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 /// Makes every descriptor but the first three close on exec, those too that the shell of a user left open.
-#[expect(unsafe_code, reason = "close_range has no safe wrapper")]
 pub(crate) fn close_all_on_exec() -> io::Result<()> {
     let flags = libc::c_int::try_from(libc::CLOSE_RANGE_CLOEXEC).unwrap_or_default();
     // SAFETY: with this flag the call closes nothing; it only changes what the next exec does.
@@ -18,7 +17,6 @@ pub(crate) fn close_all_on_exec() -> io::Result<()> {
 }
 
 /// Watches `descriptor`, which must not block, with the current runtime.
-#[expect(unsafe_code, reason = "the trait cannot promise what `OwnedFd` does")]
 pub(crate) fn watch(descriptor: OwnedFd, interest: Interest) -> io::Result<AsyncFd<OwnedFd>> {
     // SAFETY: an `OwnedFd` always gives the same open descriptor, until it is dropped.
     unsafe { AsyncFd::register_with_interest(descriptor, interest) }.map_err(io::Error::from)
