@@ -5,13 +5,15 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use indexmap::IndexMap;
 
-use super::diagnostics;
+use super::diagnostics::{self, Style};
 use super::error::{CommandError, did_you_mean};
-use super::ui::{Ansi, Ui, progress_mode};
-use crate::load::{LoadOptions, Loaded, load};
+use super::terminal;
+use super::ui::{Ansi, ProgressMode, Ui, progress_mode};
+use crate::load::{Diagnostic, LoadError, LoadOptions, Loaded, SourceMap, load};
 use crate::model::Project;
 use crate::stack::{Stack, StackOptions};
 use crate::state::StateRoot;
+use crate::supervisor::protocol::Failure;
 
 /// Namespace in containerd where none is named.
 const DEFAULT_NAMESPACE: &str = "default";
@@ -125,8 +127,10 @@ impl Context {
     /// Loads the project and shows what the loader warns of.
     pub fn load(&mut self, selection: Selection<'_>) -> Result<Project, CommandError> {
         let options = self.selected_options(selection)?;
-        let loaded = load(&options).map_err(|error| diagnostics::load_error(&error, &self.ui))?;
-        Ok(self.accept(loaded))
+        match load(&options) {
+            Ok(loaded) => Ok(self.accept(loaded)),
+            Err(error) => Err(self.load_error(&error)),
+        }
     }
 
     fn selected_options(&self, selection: Selection<'_>) -> Result<LoadOptions, CommandError> {
@@ -139,9 +143,46 @@ impl Context {
     }
 
     fn accept(&mut self, loaded: Loaded) -> Project {
-        let text = diagnostics::render_warnings(&loaded.warnings, &loaded.sources, &self.ui);
-        self.ui.talk(&text);
+        self.show_diagnostics(&loaded.warnings, &loaded.sources);
         loaded.project
+    }
+
+    /// How diagnostics of files are drawn.
+    pub fn style(&self) -> Style {
+        Style {
+            color: self.ui.talk_color,
+            width: terminal::size().0,
+        }
+    }
+
+    fn show_diagnostics(&mut self, diagnostics: &[Diagnostic], sources: &SourceMap) {
+        if diagnostics.is_empty() {
+            return;
+        }
+        if self.ui.progress == ProgressMode::Json {
+            for diagnostic in diagnostics {
+                self.ui.warn(&diagnostic.message);
+            }
+        } else {
+            let text = diagnostics::render(diagnostics, sources, self.style());
+            self.ui.talk(&text);
+        }
+    }
+
+    fn load_error(&mut self, error: &LoadError) -> CommandError {
+        self.show_diagnostics(&error.warnings, &error.sources);
+        if self.ui.progress == ProgressMode::Json {
+            let failures = error.diagnostics.iter().map(|diagnostic| Failure {
+                hints: diagnostic.hints.clone(),
+                ..Failure::new("", place(diagnostic))
+            });
+            return CommandError::failed(failures.collect());
+        }
+        CommandError::rendered(diagnostics::render(
+            &error.diagnostics,
+            &error.sources,
+            self.style(),
+        ))
     }
 
     /// For commands that can do without files: the project where files are named or no name is given, else only its
@@ -163,7 +204,7 @@ impl Context {
                     .filter(|name| error.no_file && !name.is_empty());
                 return match name {
                     Some(name) => Ok((None, name.to_lowercase())),
-                    None => Err(diagnostics::load_error(&error, &self.ui)),
+                    None => Err(self.load_error(&error)),
                 };
             }
         };
@@ -190,6 +231,17 @@ impl Context {
             address: self.globals.address.clone(),
             namespace: self.globals.namespace.clone(),
         }
+    }
+}
+
+/// `compose.yaml:3:5: message`.
+fn place(diagnostic: &Diagnostic) -> String {
+    match diagnostic.labels.first() {
+        Some(label) => {
+            let (file, line, column) = (label.file.display(), label.line, label.column);
+            format!("{file}:{line}:{column}: {}", diagnostic.message)
+        }
+        None => diagnostic.message.clone(),
     }
 }
 

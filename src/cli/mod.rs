@@ -6,6 +6,7 @@ mod drive;
 mod error;
 mod globals;
 mod human;
+mod plan;
 mod prefix;
 mod print;
 mod progress;

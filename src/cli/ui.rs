@@ -126,6 +126,12 @@ impl Ui {
         self.err.write_all(text.as_bytes())
     }
 
+    /// As [`Ui::error_data`], for bytes of any kind.
+    pub fn error_bytes(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.out.flush()?;
+        self.err.write_all(bytes)
+    }
+
     pub fn warn(&mut self, text: &str) {
         let line = match self.progress {
             ProgressMode::Json => {

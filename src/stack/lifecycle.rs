@@ -1,161 +1,174 @@
 //! Down, start, stop, restart, kill, remove, pause, unpause: all by the supervisor.
 
-use super::{Outcome, Stack, StackError};
+use super::{Outcome, Stack, StackError, rehearse};
 use crate::model::Project;
 use crate::reconcile::observe::{Observed, ObservedContainer};
-use crate::reconcile::plan::DownOptions;
-use crate::supervisor::protocol::{Reply, Request};
+use crate::reconcile::plan::{self, DownOptions, Plan};
+use crate::supervisor::protocol::{Progress, ProgressStatus, Reply, Request, Resource};
 
 impl Stack {
     fn boxed_project(&self) -> Option<Box<Project>> {
         self.project().cloned().map(Box::new)
     }
 
-    /// Has the supervisor do `request` unless it concerns no container.
-    async fn ask(
-        &self,
-        request: Request,
-        on_reply: impl FnMut(Reply),
-    ) -> Result<Outcome, StackError> {
-        let (Request::Start { services, .. }
-        | Request::Stop { services, .. }
-        | Request::Restart { services, .. }
-        | Request::Kill { services, .. }
-        | Request::Remove { services, .. }
-        | Request::Pause { services }
-        | Request::Unpause { services }) = &request
-        else {
-            self.request(request, on_reply).await?;
-            return Ok(Outcome::Applied);
-        };
-        let observed = self.observe().await?;
-        if self.selected(&observed, services).is_empty() {
-            return Ok(Outcome::Unchanged);
-        }
-        self.request(request, on_reply).await?;
-        Ok(Outcome::Applied)
-    }
-
     /// Stops and removes containers and what was made for them.
-    pub async fn down(
-        &self,
-        options: DownOptions,
-        mut on_reply: impl FnMut(Reply),
-    ) -> Result<Outcome, StackError> {
-        let plan = self.plan_down(&options).await?;
-        if plan.is_empty() {
-            for text in plan.warnings {
-                on_reply(Reply::Warning { text });
-            }
-            return Ok(Outcome::Unchanged);
+    pub fn down(&self, options: DownOptions) -> Request {
+        Request::Down {
+            project: self.boxed_project(),
+            options,
         }
-        let project = self.boxed_project();
-        self.request(Request::Down { project, options }, on_reply)
-            .await?;
-        Ok(Outcome::Applied)
     }
 
     /// Starts containers that exist. `wait`: until they run or are healthy, for at most `wait_timeout` seconds.
-    pub async fn start(
-        &self,
-        services: Vec<String>,
-        wait: bool,
-        wait_timeout: Option<u64>,
-        on_reply: impl FnMut(Reply),
-    ) -> Result<Outcome, StackError> {
-        let project = self.boxed_project();
-        let request = Request::Start {
-            project,
+    pub fn start(&self, services: Vec<String>, wait: bool, wait_timeout: Option<u64>) -> Request {
+        Request::Start {
+            project: self.boxed_project(),
             services,
             wait,
             wait_timeout,
-        };
-        self.ask(request, on_reply).await
+        }
     }
 
     /// Stops containers, dependents first. `timeout` in seconds; none: each one's own grace period.
-    pub async fn stop(
-        &self,
-        services: Vec<String>,
-        timeout: Option<u32>,
-        on_reply: impl FnMut(Reply),
-    ) -> Result<Outcome, StackError> {
-        let project = self.boxed_project();
-        let request = Request::Stop {
-            project,
+    pub fn stop(&self, services: Vec<String>, timeout: Option<u32>) -> Request {
+        Request::Stop {
+            project: self.boxed_project(),
             services,
             timeout,
-        };
-        self.ask(request, on_reply).await
+        }
     }
 
-    pub async fn restart(
-        &self,
-        services: Vec<String>,
-        timeout: Option<u32>,
-        no_deps: bool,
-        on_reply: impl FnMut(Reply),
-    ) -> Result<Outcome, StackError> {
-        let project = self.boxed_project();
-        let request = Request::Restart {
-            project,
+    /// Stops and starts containers, and what must restart with them unless `no_deps`.
+    pub fn restart(&self, services: Vec<String>, timeout: Option<u32>, no_deps: bool) -> Request {
+        Request::Restart {
+            project: self.boxed_project(),
             services,
             timeout,
             no_deps,
-        };
-        self.ask(request, on_reply).await
+        }
     }
 
     /// Sends `signal` to running containers; does not wait for other requests.
-    pub async fn kill(
-        &self,
-        services: Vec<String>,
-        signal: String,
-        remove_orphans: bool,
-        on_reply: impl FnMut(Reply),
-    ) -> Result<Outcome, StackError> {
-        let project = self.boxed_project();
-        let request = Request::Kill {
-            project,
+    pub fn kill(&self, services: Vec<String>, signal: String, remove_orphans: bool) -> Request {
+        Request::Kill {
+            project: self.boxed_project(),
             services,
             signal,
             remove_orphans,
-        };
-        self.ask(request, on_reply).await
+        }
     }
 
     /// Removes stopped containers; with `stop`, stops them first.
-    pub async fn remove(
-        &self,
-        services: Vec<String>,
-        stop: bool,
-        volumes: bool,
-        on_reply: impl FnMut(Reply),
-    ) -> Result<Outcome, StackError> {
-        let project = self.boxed_project();
-        let request = Request::Remove {
-            project,
+    pub fn remove(&self, services: Vec<String>, stop: bool, volumes: bool) -> Request {
+        Request::Remove {
+            project: self.boxed_project(),
             services,
             stop,
             volumes,
+        }
+    }
+
+    /// Has the supervisor do `request`, unless there is nothing to do: then none is started.
+    pub async fn ask(
+        &self,
+        request: Request,
+        mut on_reply: impl FnMut(Reply),
+    ) -> Result<Outcome, StackError> {
+        let observed = self.observe().await?;
+        let plan = self.plan_request(&request, &observed).await?;
+        let idle = match (&plan, &request) {
+            (Some(plan), _) => plan.is_empty(),
+            (None, Request::Pause { services } | Request::Unpause { services }) => {
+                self.selected(&observed, services).is_empty()
+            }
+            (None, _) => false,
         };
-        self.ask(request, on_reply).await
+        if !idle {
+            self.request(request, on_reply).await?;
+            return Ok(Outcome::Applied);
+        }
+        if let Some(plan) = &plan {
+            for text in &plan.warnings {
+                on_reply(Reply::Warning { text: text.clone() });
+            }
+            if matches!(request, Request::Up { .. }) {
+                rehearse(plan).into_iter().map(Reply::Progress).for_each(&mut on_reply);
+            }
+        }
+        if let Request::Stop { services, .. } = &request {
+            // Docker says so each time.
+            for container in self.selected(&observed, services) {
+                on_reply(Reply::Progress(Progress {
+                    kind: Resource::Container,
+                    name: container.name.clone(),
+                    status: ProgressStatus::Stopped,
+                    detail: None,
+                }));
+            }
+        }
+        self.revive(&observed).await;
+        Ok(Outcome::Unchanged)
     }
 
-    pub async fn pause(
-        &self,
-        services: Vec<String>,
-        on_reply: impl FnMut(Reply),
-    ) -> Result<Outcome, StackError> {
-        self.ask(Request::Pause { services }, on_reply).await
+    /// What `request` would do; `None` if that is not planned.
+    pub async fn plan(&self, request: &Request) -> Result<Option<Plan>, StackError> {
+        let observed = self.observe().await?;
+        self.plan_request(request, &observed).await
     }
 
-    pub async fn unpause(
+    async fn plan_request(
         &self,
-        services: Vec<String>,
-        on_reply: impl FnMut(Reply),
-    ) -> Result<Outcome, StackError> {
-        self.ask(Request::Unpause { services }, on_reply).await
+        request: &Request,
+        observed: &Observed,
+    ) -> Result<Option<Plan>, StackError> {
+        let project = self.project();
+        let plan = match request {
+            Request::Up { options, .. } => self.plan_up_from(observed, options).await?,
+            Request::Down { options, .. } => {
+                plan::plan_down(self.name(), project, observed, options)?
+            }
+            Request::Start { services, wait, .. } => {
+                plan::plan_start(project, observed, services, *wait)?
+            }
+            Request::Stop {
+                services, timeout, ..
+            } => plan::plan_stop(project, observed, services, *timeout)?,
+            Request::Restart {
+                services,
+                timeout,
+                no_deps,
+                ..
+            } => {
+                let desired = match project {
+                    Some(_) => Some(self.desired().await?),
+                    None => None,
+                };
+                plan::plan_restart(
+                    project,
+                    desired.as_ref(),
+                    observed,
+                    services,
+                    *timeout,
+                    *no_deps,
+                )?
+            }
+            Request::Kill {
+                services,
+                signal,
+                remove_orphans,
+                ..
+            } => plan::plan_kill(project, observed, services, signal, *remove_orphans)?,
+            Request::Remove {
+                services,
+                stop,
+                volumes,
+                ..
+            } => plan::plan_remove(project, observed, services, *stop, *volumes)?,
+            Request::Pause { .. } | Request::Unpause { .. } | Request::Follow | Request::Ping => {
+                return Ok(None);
+            }
+        };
+        Ok(Some(plan))
     }
 
     /// Containers that commands mean by `services`: those of the project's file, or all of the name without one; no

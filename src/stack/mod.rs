@@ -102,7 +102,15 @@ impl Stack {
 
     /// Everything of the project, as it is now.
     pub async fn observe(&self) -> Result<Observed, StackError> {
-        Ok(observe(self.containers().await?, &self.options.name).await?)
+        let containers = self.containers().await?;
+        let observed = observe(
+            &containers.engine,
+            &containers.networks,
+            containers,
+            &containers.state,
+            &self.options.name,
+        );
+        Ok(observed.await?)
     }
 
     /// Remembers which containerd the project runs on.

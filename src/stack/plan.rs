@@ -3,7 +3,7 @@
 use super::{Stack, StackError};
 use crate::reconcile::desired::DesiredState;
 use crate::reconcile::observe::Observed;
-use crate::reconcile::plan::{self, Action, DownOptions, Plan, UpOptions};
+use crate::reconcile::plan::{self, Action, Plan, UpOptions};
 use crate::reconcile::prepare::prepare;
 use crate::supervisor::protocol::{Progress, ProgressStatus, Resource};
 
@@ -28,17 +28,6 @@ impl Stack {
         let project = self.required_project()?;
         let desired = self.desired().await?;
         Ok(plan::plan_up(project, &desired, observed, options)?)
-    }
-
-    /// What `down` would do.
-    pub async fn plan_down(&self, options: &DownOptions) -> Result<Plan, StackError> {
-        let observed = self.observe().await?;
-        Ok(plan::plan_down(
-            self.project(),
-            &self.options.name,
-            &observed,
-            options,
-        )?)
     }
 }
 

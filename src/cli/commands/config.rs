@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::io::{self, Write};
 use std::path::PathBuf;
 
-use clap::{ArgAction, Args};
+use clap::Args;
 use indexmap::IndexMap;
 
 use crate::cli::diagnostics::{self, Style};
@@ -25,7 +25,7 @@ pub struct ConfigArgs {
     #[arg(short, long, value_name = "FILE")]
     pub output: Option<PathBuf>,
     /// Only check the files, print nothing
-    #[arg(short, long, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value_t = false, action = ArgAction::Set, hide_default_value = true, hide_possible_values = true)]
+    #[arg(short, long)]
     pub quiet: bool,
     /// Print the names of services, one per line
     #[arg(long)]

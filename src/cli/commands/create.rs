@@ -3,7 +3,7 @@
 use clap::Args;
 
 use super::converge::{ConvergeArgs, DependencyArgs, ImageArgs, up_options};
-use super::up::bring_up;
+use super::perform;
 use crate::cli::error::{CommandError, ExitStatus};
 use crate::cli::globals::{Context, Selection};
 use crate::reconcile::plan::UpOptions;
@@ -41,5 +41,6 @@ pub fn run(context: &mut Context, arguments: &CreateArgs) -> Result<ExitStatus, 
     };
     let name = project.name.clone();
     let stack = context.stack(Some(project), name);
-    bring_up(&mut context.ui, &stack, "create", options)
+    perform(&mut context.ui, &stack, "create", stack.up(options)?)?;
+    Ok(ExitStatus::Success)
 }

@@ -3,12 +3,11 @@
 use clap::Args;
 
 use super::converge::timeout;
-use crate::cli::drive::{block_on, drive};
+use super::perform;
 use crate::cli::error::{CommandError, ExitStatus};
 use crate::cli::globals::{Context, is_set};
-use crate::cli::progress::Renderer;
 use crate::reconcile::plan::DownOptions;
-use crate::stack::{Outcome, rehearse};
+use crate::stack::Outcome;
 
 /// Stop and remove containers and networks
 #[derive(Args, Debug)]
@@ -50,28 +49,10 @@ pub fn run(context: &mut Context, arguments: &DownArgs) -> Result<ExitStatus, Co
     };
     let known = project.is_some();
     let stack = context.stack(project, name);
-    let ui = &mut context.ui;
-    block_on(async {
-        if ui.dry_run {
-            let plan = stack.plan_down(&options).await?;
-            let mut renderer = Renderer::new(ui, "down");
-            for progress in rehearse(&plan) {
-                renderer.progress(ui, &progress);
-            }
-            renderer.finish(ui);
-            return Ok(ExitStatus::Success);
-        }
-        let down = async |replies: crate::cli::drive::Replies| {
-            stack
-                .down(options, |reply| {
-                    // Whoever shows replies lives as long as the work.
-                    let _ = replies.send(reply);
-                })
-                .await
-        };
-        if drive(ui, "down", down).await? == Outcome::Unchanged && !known {
-            ui.warn(&format!("no resource found to remove for project \"{}\"", stack.name()));
-        }
-        Ok(ExitStatus::Success)
-    })
+    let request = stack.down(options);
+    if perform(&mut context.ui, &stack, "down", request)? == Outcome::Unchanged && !known {
+        let name = stack.name();
+        context.ui.warn(&format!("no resource found to remove for project \"{name}\""));
+    }
+    Ok(ExitStatus::Success)
 }

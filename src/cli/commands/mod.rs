@@ -20,14 +20,21 @@ mod unpause;
 mod up;
 pub(super) mod version;
 
+use std::io::{stderr, stdout};
+
 use clap::Subcommand;
 
+use super::drive::{Replies, block_on, drive};
 use super::error::{CommandError, ExitStatus};
 use super::globals::Context;
+use super::progress::Renderer;
+use super::ui::Ui;
+use crate::stack::{Outcome, Stack, rehearse};
+use crate::supervisor::protocol::Request;
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    Config(config::ConfigArgs),
+    Config(Box<config::ConfigArgs>),
     Create(create::CreateArgs),
     Down(down::DownArgs),
     Exec(exec::ExecArgs),
@@ -44,14 +51,22 @@ pub enum Command {
     #[command(hide = true)]
     Supervisor(crate::supervisor::process::SupervisorArgs),
     Unpause(unpause::UnpauseArgs),
-    Up(up::UpArgs),
+    Up(Box<up::UpArgs>),
     Version(version::VersionArgs),
 }
 
 /// Runs a command to its end.
 pub fn run(command: Command, context: &mut Context) -> Result<ExitStatus, CommandError> {
     match command {
-        Command::Config(arguments) => config::run(context, &arguments),
+        Command::Config(arguments) => {
+            let (options, style) = (context.load_options()?, context.style());
+            let code = config::run(&arguments, options, &mut stdout(), &mut stderr(), style)?;
+            Ok(if code == 0 {
+                ExitStatus::Success
+            } else {
+                ExitStatus::Failure
+            })
+        }
         Command::Create(arguments) => create::run(context, &arguments),
         Command::Down(arguments) => down::run(context, &arguments),
         Command::Exec(arguments) => exec::run(context, &arguments),
@@ -68,7 +83,58 @@ pub fn run(command: Command, context: &mut Context) -> Result<ExitStatus, Comman
         // Dispatched before there is a context: it is no command for people.
         Command::Supervisor(_) => Ok(ExitStatus::Failure),
         Command::Unpause(arguments) => unpause::run(context, &arguments),
-        Command::Up(arguments) => up::run(context, &arguments),
+        Command::Up(arguments) => up::run(context, *arguments),
         Command::Version(arguments) => version::run(context, &arguments),
     }
+}
+
+/// Has `request` done and shows how, or what would be done.
+fn perform(
+    ui: &mut Ui,
+    stack: &Stack,
+    operation: &'static str,
+    request: Request,
+) -> Result<Outcome, CommandError> {
+    block_on(async {
+        if !ui.dry_run {
+            let work = async |replies: Replies| {
+                let tell = |reply| {
+                    // Whoever shows replies lives as long as the work.
+                    let _ = replies.send(reply);
+                };
+                stack.ask(request, tell).await
+            };
+            return drive(ui, operation, work).await;
+        }
+        let Some(plan) = stack.plan(&request).await? else {
+            return Ok(Outcome::Unchanged);
+        };
+        let mut renderer = Renderer::new(ui, operation);
+        for warning in &plan.warnings {
+            ui.warn(warning);
+        }
+        for progress in rehearse(&plan) {
+            renderer.progress(ui, &progress);
+        }
+        renderer.finish(ui);
+        let outcome = if plan.is_empty() {
+            Outcome::Unchanged
+        } else {
+            Outcome::Applied
+        };
+        Ok(outcome)
+    })
+}
+
+/// As [`perform`], for a request about containers of `services`, with files or without.
+fn on_containers(
+    context: &mut Context,
+    operation: &'static str,
+    services: &[String],
+    request: impl FnOnce(&Stack, Vec<String>) -> Request,
+) -> Result<Outcome, CommandError> {
+    let (project, name) = context.project_or_name(services)?;
+    let stack = context.stack(project, name);
+    let request = request(&stack, services.to_vec());
+    perform(&mut context.ui, &stack, operation, request)
 }

@@ -204,10 +204,13 @@ impl<'a> Session<'a> {
             }
             return Box::pin(async { Ok(()) });
         }
-        let options = self.options.clone();
-        Box::pin(self.stack.apply_up(options, move |reply| {
-            let _ = replies.send(reply);
-        }))
+        Box::pin(async move {
+            let request = self.stack.up(self.options.clone())?;
+            let tell = move |reply| {
+                let _ = replies.send(reply);
+            };
+            self.stack.request(request, tell).await
+        })
     }
 
     /// Stops or kills what runs.
@@ -217,12 +220,12 @@ impl<'a> Session<'a> {
         };
         let services = self.services.clone();
         Box::pin(async move {
-            if stage == Stage::Killing {
-                self.stack.kill(services, "SIGKILL".into(), false, tell).await?;
+            let request = if stage == Stage::Killing {
+                self.stack.kill(services, "SIGKILL".into(), false)
             } else {
-                self.stack.stop(services, self.options.timeout, tell).await?;
-            }
-            Ok(())
+                self.stack.stop(services, self.options.timeout)
+            };
+            self.stack.ask(request, tell).await.map(drop)
         })
     }
 

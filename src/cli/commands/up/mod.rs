@@ -8,15 +8,13 @@ use clap::Args;
 
 use self::attached::{Cascade, Session};
 use super::converge::{ConvergeArgs, DependencyArgs, ImageArgs, timeout, unsupported, up_options};
-use crate::cli::drive::{Replies, block_on, drive};
+use super::perform;
+use crate::cli::drive::block_on;
 use crate::cli::error::{CommandError, ExitStatus};
 use crate::cli::globals::{Context, Selection, no_such_service};
-use crate::cli::progress::Renderer;
-use crate::cli::ui::Ui;
 use crate::graph::Graph;
 use crate::model::Project;
 use crate::reconcile::plan::UpOptions;
-use crate::stack::{Stack, rehearse};
 
 /// Create and start containers
 #[derive(Args, Debug)]
@@ -210,11 +208,11 @@ pub fn run(context: &mut Context, arguments: UpArgs) -> Result<ExitStatus, Comma
     let stack = context.stack(Some(project), name);
     let attached = !arguments.detach && !arguments.no_start;
     if !attached || context.ui.dry_run {
-        let status = bring_up(&mut context.ui, &stack, "up", options)?;
+        perform(&mut context.ui, &stack, "up", stack.up(options)?)?;
         if attached {
             context.ui.data("end of `up`: a dry run does not attach\n")?;
         }
-        return Ok(status);
+        return Ok(ExitStatus::Success);
     }
     let session = Session {
         stack: &stack,
@@ -232,39 +230,6 @@ pub fn run(context: &mut Context, arguments: UpArgs) -> Result<ExitStatus, Comma
         },
     };
     block_on(session.run(&mut context.ui))
-}
-
-/// Makes the world what the project wants, or shows what would be done.
-pub fn bring_up(
-    ui: &mut Ui,
-    stack: &Stack,
-    operation: &'static str,
-    options: UpOptions,
-) -> Result<ExitStatus, CommandError> {
-    block_on(async {
-        if ui.dry_run {
-            let plan = stack.plan_up(&options).await?;
-            let mut renderer = Renderer::new(ui, operation);
-            for warning in &plan.warnings {
-                ui.warn(warning);
-            }
-            for progress in rehearse(&plan) {
-                renderer.progress(ui, &progress);
-            }
-            renderer.finish(ui);
-            return Ok(ExitStatus::Success);
-        }
-        let up = async |replies: Replies| {
-            stack
-                .up(options, |reply| {
-                    // Whoever shows replies lives as long as the work.
-                    let _ = replies.send(reply);
-                })
-                .await
-        };
-        drive(ui, operation, up).await?;
-        Ok(ExitStatus::Success)
-    })
 }
 
 #[cfg(test)]

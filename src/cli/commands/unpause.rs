@@ -1,0 +1,23 @@
+//! `compose unpause`
+
+use clap::Args;
+
+use crate::supervisor::protocol::Request;
+use super::on_containers;
+use crate::cli::error::{CommandError, ExitStatus};
+use crate::cli::globals::Context;
+
+/// Unpause services
+#[derive(Args, Debug)]
+pub struct UnpauseArgs {
+    /// Services to unpause; all if none is named
+    #[arg(value_name = "SERVICE")]
+    services: Vec<String>,
+}
+
+pub fn run(context: &mut Context, arguments: &UnpauseArgs) -> Result<ExitStatus, CommandError> {
+    on_containers(context, "unpause", &arguments.services, |stack, services| {
+        Request::Unpause { services }
+    })?;
+    Ok(ExitStatus::Success)
+}
