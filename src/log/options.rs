@@ -14,7 +14,9 @@ impl LogOptions {
     pub fn new(path: PathBuf, logging: &Logging) -> Self {
         let option = |name: &str| logging.options.get(name).map(String::as_str);
         let size = option("max-size").and_then(|size| parse_bytes(size).ok());
-        let size = size.and_then(|size| u64::try_from(size).ok()).filter(|size| *size > 0);
+        let size = size
+            .and_then(|size| u64::try_from(size).ok())
+            .filter(|size| *size > 0);
         let files = option("max-file").and_then(|count| count.parse().ok());
         let (default_size, default_files) = match logging.driver.as_deref() {
             Some("local") => (Some(LOCAL.0), LOCAL.1),
@@ -34,8 +36,13 @@ mod tests {
     use super::*;
 
     fn options(driver: &str, options: &[(&str, &str)]) -> LogOptions {
-        let pairs = options.iter().map(|(name, value)| ((*name).into(), (*value).into()));
-        let logging = Logging { driver: Some(driver.into()), options: pairs.collect() };
+        let pairs = options
+            .iter()
+            .map(|(name, value)| ((*name).into(), (*value).into()));
+        let logging = Logging {
+            driver: Some(driver.into()),
+            options: pairs.collect(),
+        };
         LogOptions::new("log".into(), &logging)
     }
 

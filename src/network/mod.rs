@@ -16,6 +16,7 @@ use thiserror::Error;
 use crate::state::{StateError, StateRoot, Versioned};
 
 mod address;
+mod batch;
 mod bridge;
 mod cni;
 mod conflist;

@@ -9,10 +9,10 @@ use super::firewall::Change;
 use super::host::Host;
 use super::layout::boot_id;
 use super::netlink::Socket;
-use super::netlink::route::{PortFlags, set_master, set_port};
+use super::netlink::route::{set_master, set_port};
 use super::record::{self, Stored};
 use super::sandbox::{Joined, join, port_key};
-use super::{Attachment, Held, NetworkError, namespace, options, ports, resolver};
+use super::{Attachment, Held, NetworkError, bridge, namespace, ports, resolver};
 
 impl Host {
     pub(super) fn stored(&self, id: &str) -> Result<Stored, NetworkError> {
@@ -89,10 +89,7 @@ impl Host {
             match port {
                 Some(port) if port.master == Some(bridge.index) && port.is_up => {}
                 Some(_) => {
-                    let flags = PortFlags {
-                        hairpin: true,
-                        isolated: !options::talk(&join.network.spec),
-                    };
+                    let flags = bridge::port_flags(&join.network);
                     let alias = self.layout.alias(&id);
                     socket
                         .execute(vec![

@@ -8,4 +8,5 @@ pub mod diff;
 pub mod observe;
 pub mod plan;
 pub mod prepare;
+mod reason;
 mod sandbox;

@@ -22,14 +22,25 @@ pub async fn prepare(images: &Images, project: &Project) -> Result<DesiredState,
     let contents = contents(project)?;
     let mut found: IndexMap<(String, Option<&str>), Option<Image>> = IndexMap::new();
     let mut by_service = IndexMap::new();
-    for service in project.services.values().filter(|service| service.provider.is_none()) {
-        let key = (image_reference(project, service), service.platform.as_deref());
+    for service in project
+        .services
+        .values()
+        .filter(|service| service.provider.is_none())
+    {
+        let key = (
+            image_reference(project, service),
+            service.platform.as_deref(),
+        );
         if !found.contains_key(&key) {
             let image = images.find(&key.0, &project.working_dir, key.1).await?;
             found.insert(key.clone(), image);
         }
         by_service.insert(service.name.clone(), found[&key].clone());
     }
-    let facts = Facts { images: &by_service, contents: &contents, config_hash };
+    let facts = Facts {
+        images: &by_service,
+        contents: &contents,
+        config_hash,
+    };
     Ok(desired(project, &facts))
 }

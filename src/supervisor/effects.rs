@@ -20,6 +20,7 @@ use crate::model::{Condition, Hook, Project, Service};
 use crate::network::{NetworkError, SandboxSpec};
 use crate::reconcile::apply::Effects;
 use crate::reconcile::desired::complete;
+use crate::reconcile::diff::mask_secrets;
 use crate::reconcile::plan::{Action, Plan, Step};
 
 /// Time after which a lease ends even if we do not.
@@ -73,7 +74,13 @@ impl RequestEffects {
     /// Gives back what was held for the request.
     pub(super) async fn finish(&self) {
         if let Some(lease) = self.lease.get()
-            && let Err(error) = self.worker.shared.containers.engine.delete_lease(lease).await
+            && let Err(error) = self
+                .worker
+                .shared
+                .containers
+                .engine
+                .delete_lease(lease)
+                .await
         {
             tracing::warn!(%error, lease, "cannot delete a lease");
         }
@@ -84,16 +91,27 @@ impl RequestEffects {
         let project = &self.worker.shared.project;
         let make = || async {
             let id = format!("compose-{project}-{}", crate::sys::random_hex(8));
-            let labels = BTreeMap::from([(crate::container::label::PROJECT.into(), project.clone())]);
+            let labels =
+                BTreeMap::from([(crate::container::label::PROJECT.into(), project.clone())]);
             engine.create_lease(&id, &labels, LEASE).await.map(|()| id)
         };
-        self.lease.get_or_try_init(make).await.map(String::as_str).map_err(|error| {
-            Failure { hints: error.hints(), ..Failure::from_error("", &error) }
-        })
+        self.lease
+            .get_or_try_init(make)
+            .await
+            .map(String::as_str)
+            .map_err(|error| Failure {
+                hints: error.hints(),
+                ..Failure::from_error("", &error)
+            })
     }
 
     fn say(&self, kind: Resource, name: &str, status: ProgressStatus) {
-        let progress = Progress { kind, name: name.to_owned(), status, detail: None };
+        let progress = Progress {
+            kind,
+            name: name.to_owned(),
+            status,
+            detail: None,
+        };
         // Nobody may listen any more; the work goes on to a safe place all the same.
         let _ = self.replies.send(Reply::Progress(progress));
     }
@@ -119,7 +137,12 @@ impl RequestEffects {
             .shared
             .containers
             .images
-            .ensure(reference, &project.working_dir, definition.platform.as_deref(), lease)
+            .ensure(
+                reference,
+                &project.working_dir,
+                definition.platform.as_deref(),
+                lease,
+            )
             .await
             .map_err(|error| Failure {
                 hints: error.hints(),
@@ -129,13 +152,21 @@ impl RequestEffects {
         Ok(())
     }
 
-    async fn image(&self, service: &str, reference: &str, directory: &Path) -> Result<Image, Failure> {
+    async fn image(
+        &self,
+        service: &str,
+        reference: &str,
+        directory: &Path,
+    ) -> Result<Image, Failure> {
         if let Some(image) = locked(&self.images).get(reference) {
             return Ok(image.clone());
         }
         self.ensure_image(service, reference).await?;
         locked(&self.images).get(reference).cloned().ok_or_else(|| {
-            Failure::new(format!("image {reference} in {}", directory.display()), "it vanished")
+            Failure::new(
+                format!("image {reference} in {}", directory.display()),
+                "it vanished",
+            )
         })
     }
 
@@ -145,17 +176,32 @@ impl RequestEffects {
             hints: error.hints(),
             ..Failure::from_error(format!("container {}", spec.id), &error)
         };
-        let (_, held) = shared.containers.networks.create_sandbox(spec).await.map_err(failed)?;
+        let (_, held) = shared
+            .containers
+            .networks
+            .create_sandbox(spec)
+            .await
+            .map_err(failed)?;
         shared.hold_sandbox(&spec.id, held).map_err(failed)
     }
 
-    async fn create_container(&self, desired: &Desired, replaces: Option<&str>) -> Result<(), Failure> {
+    async fn create_container(
+        &self,
+        desired: &Desired,
+        replaces: Option<&str>,
+    ) -> Result<(), Failure> {
         let resource = format!("container {}", desired.name);
-        let status = if replaces.is_some() { ProgressStatus::Recreate } else { ProgressStatus::Creating };
+        let status = if replaces.is_some() {
+            ProgressStatus::Recreate
+        } else {
+            ProgressStatus::Creating
+        };
         self.say(Resource::Container, &desired.name, status);
         let (project, service) = self.service(&desired.service)?;
         let reference = service.image.clone().unwrap_or_default();
-        let image = self.image(&desired.service, &reference, &project.working_dir).await?;
+        let image = self
+            .image(&desired.service, &reference, &project.working_dir)
+            .await?;
         let mut desired = desired.clone();
         complete(&mut desired, service, &image);
         let containers = &self.worker.shared.containers;
@@ -176,9 +222,11 @@ impl RequestEffects {
             }
         }
         let inherits = match replaces {
-            Some(id) => containers.engine.container(id).await.map_err(|error| {
-                Failure::from_error(resource.clone(), &error)
-            })?,
+            Some(id) => containers
+                .engine
+                .container(id)
+                .await
+                .map_err(|error| Failure::from_error(resource.clone(), &error))?,
             None => None,
         };
         let creation = Creation {
@@ -197,12 +245,22 @@ impl RequestEffects {
             ..Failure::from_error(resource.clone(), &error)
         };
         let id = containers.create(&creation).await.map_err(failed)?;
-        let unit = self.worker.adopt(&id).await.map_err(|error| Failure::from_error(resource, &error))?;
-        self.worker.shared.emit(&id, &desired, ContainerChange::Created, None);
+        let unit = self
+            .worker
+            .adopt(&id)
+            .await
+            .map_err(|error| Failure::from_error(resource, &error))?;
+        self.worker
+            .shared
+            .emit(&id, &desired, ContainerChange::Created, None);
         if let Some(unit) = unit {
             locked(&self.created).insert(desired.name.clone(), unit);
         }
-        let status = if replaces.is_some() { ProgressStatus::Recreated } else { ProgressStatus::Created };
+        let status = if replaces.is_some() {
+            ProgressStatus::Recreated
+        } else {
+            ProgressStatus::Created
+        };
         self.say(Resource::Container, &desired.name, status);
         Ok(())
     }
@@ -210,7 +268,9 @@ impl RequestEffects {
     /// Record of a container named by a parent's name or id.
     async fn record(&self, name: &str, resource: &str) -> Result<ContainerRecord, Failure> {
         let engine = &self.worker.shared.containers.engine;
-        let id = self.unit(name).map_or_else(|| name.to_owned(), |unit| unit.id);
+        let id = self
+            .unit(name)
+            .map_or_else(|| name.to_owned(), |unit| unit.id);
         let failed = |error| Failure::from_error(resource, &error);
         if let Some(record) = engine.container(&id).await.map_err(failed)? {
             return Ok(record);
@@ -218,7 +278,10 @@ impl RequestEffects {
         let filter = format!("labels.{:?}=={name:?}", crate::container::label::NAME);
         let found = engine.containers(&[filter]).await.map_err(failed)?;
         found.into_iter().next().ok_or_else(|| {
-            Failure::new(resource, format!("container `{name}`, which it shares with, does not exist"))
+            Failure::new(
+                resource,
+                format!("container `{name}`, which it shares with, does not exist"),
+            )
         })
     }
 
@@ -227,31 +290,46 @@ impl RequestEffects {
         self.say(Resource::Container, &desired.name, ProgressStatus::Updating);
         let (project, service) = self.service(&desired.service)?;
         let shared = &self.worker.shared;
-        let updated = shared.containers.update(id, project, service, desired).await;
+        let updated = shared
+            .containers
+            .update(id, project, service, desired)
+            .await;
         let desired = updated.map_err(|error| Failure {
             hints: error.hints(),
             ..Failure::from_error(resource, &error)
         })?;
         if let Some(unit) = self.worker.unit(id) {
-            unit.send(Command::Update { desired: Box::new(desired.clone()) }).await;
+            unit.send(Command::Update {
+                desired: Box::new(desired.clone()),
+            })
+            .await;
         }
         self.say(Resource::Container, &desired.name, ProgressStatus::Updated);
         Ok(())
     }
 
-    async fn start_container(&self, service: &str, name: &str, reason: String) -> Result<(), Failure> {
+    async fn start_container(
+        &self,
+        service: &str,
+        name: &str,
+        reason: String,
+    ) -> Result<(), Failure> {
         let resource = format!("container {name}");
-        let unit = self.unit(name).ok_or_else(|| Failure::new(resource.clone(), "it does not exist"))?;
+        let unit = self
+            .unit(name)
+            .ok_or_else(|| Failure::new(resource.clone(), "it does not exist"))?;
         let (ongoing, done) = if self.restarting {
             (ProgressStatus::Restarting, ProgressStatus::Started)
         } else {
             (ProgressStatus::Starting, ProgressStatus::Started)
         };
         self.say(Resource::Container, name, ongoing);
-        unit.ask(|reply| Command::Start { reason, reply }).await.map_err(|error| Failure {
-            hints: error.hints(),
-            ..Failure::from_error(resource, &error)
-        })?;
+        unit.ask(|reply| Command::Start { reason, reply })
+            .await
+            .map_err(|error| Failure {
+                hints: error.hints(),
+                ..Failure::from_error(resource, &error)
+            })?;
         tracing::debug!(service, name, "started");
         self.say(Resource::Container, name, done);
         Ok(())
@@ -264,14 +342,20 @@ impl RequestEffects {
         timeout: Option<u32>,
         reason: String,
     ) -> Result<(), Failure> {
-        let Some(unit) = self.worker.unit(id) else { return Ok(()) };
+        let Some(unit) = self.worker.unit(id) else {
+            return Ok(());
+        };
         let quiet = self.replaced.contains(id) || self.restarting;
         if !quiet {
             self.say(Resource::Container, name, ProgressStatus::Stopping);
         }
-        unit.ask(|reply| Command::Stop { timeout, reason, reply })
-            .await
-            .map_err(|error| Failure::from_error(format!("container {name}"), &error))?;
+        unit.ask(|reply| Command::Stop {
+            timeout,
+            reason,
+            reply,
+        })
+        .await
+        .map_err(|error| Failure::from_error(format!("container {name}"), &error))?;
         if !quiet {
             self.say(Resource::Container, name, ProgressStatus::Stopped);
         }
@@ -329,46 +413,71 @@ impl RequestEffects {
             match waited {
                 Waited::Met(status) => self.say(Resource::Container, &unit.name, status),
                 Waited::Never(_) if !required => {
-                    let text = format!(
-                        "optional dependency `{service}` of `{dependent}` failed to start"
-                    );
+                    let text =
+                        format!("optional dependency `{service}` of `{dependent}` failed to start");
                     let _ = self.replies.send(Reply::Warning { text });
                 }
                 Waited::Never(reason) => {
                     self.say(Resource::Container, &unit.name, ProgressStatus::Error);
-                    return Err(wait::failure(&self.worker.shared, unit, condition, dependent, &reason).await);
+                    return Err(wait::failure(
+                        &self.worker.shared,
+                        unit,
+                        condition,
+                        dependent,
+                        &reason,
+                    )
+                    .await);
                 }
             }
         }
         Ok(())
     }
 
-    async fn run_hook(&self, service: &str, name: &str, kind: &str, index: usize) -> Result<(), Failure> {
+    async fn run_hook(
+        &self,
+        service: &str,
+        name: &str,
+        kind: &str,
+        index: usize,
+    ) -> Result<(), Failure> {
         let resource = format!("container {name}");
         let (_, definition) = self.service(service)?;
         let hooks = match kind {
             "post_start" => &definition.post_start,
             "pre_stop" => &definition.pre_stop,
             _ => {
-                let message = format!("`{kind}` hooks of service `{service}` cannot be run by this version");
+                let message =
+                    format!("`{kind}` hooks of service `{service}` cannot be run by this version");
                 return Err(Failure::new(resource, message));
             }
         };
-        let Some(hook) = hooks.get(index) else { return Ok(()) };
-        let Some(unit) = self.unit(name) else { return Ok(()) };
+        let Some(hook) = hooks.get(index) else {
+            return Ok(());
+        };
+        let Some(unit) = self.unit(name) else {
+            return Ok(());
+        };
         let record = self.record(&unit.id, &resource).await?;
         let containers = &self.worker.shared.containers;
-        let (outcome, output) = exec::run(containers, &record, &exec_options(hook), None, HOOK_OUTPUT)
-            .await
-            .map_err(|error| Failure::from_error(resource.clone(), &error))?;
+        let (outcome, output) =
+            exec::run(containers, &record, &exec_options(hook), None, HOOK_OUTPUT)
+                .await
+                .map_err(|error| Failure::from_error(resource.clone(), &error))?;
         match outcome {
             Outcome::Exited { code: 0 } => Ok(()),
             outcome => {
-                let code = if let Outcome::Exited { code } = outcome { code } else { 137 };
+                let code = if let Outcome::Exited { code } = outcome {
+                    code
+                } else {
+                    137
+                };
                 let lines: Vec<_> = output.lines().map(str::to_owned).collect();
                 Err(Failure {
                     details: lines[lines.len().saturating_sub(10)..].to_vec(),
-                    ..Failure::new(resource, format!("{service} hook exited with status {code}"))
+                    ..Failure::new(
+                        resource,
+                        format!("{service} hook exited with status {code}"),
+                    )
                 })
             }
         }
@@ -378,7 +487,12 @@ impl RequestEffects {
         let engine = &self.worker.shared.containers.engine;
         let failed = |error| Failure::from_error(format!("image {reference}"), &error);
         let filter = format!("image=={reference:?}");
-        if !engine.containers(&[filter]).await.map_err(failed)?.is_empty() {
+        if !engine
+            .containers(&[filter])
+            .await
+            .map_err(failed)?
+            .is_empty()
+        {
             self.say(Resource::Image, reference, ProgressStatus::Skipped);
             return Ok(());
         }
@@ -417,10 +531,16 @@ fn exec_options(hook: &Hook) -> ExecOptions {
     }
 }
 
-/// The reasons of a step in one line, for states and events.
+/// The reasons of a step in one line, for states and events. Values of keys that look secret are left out.
 fn reason_text(step: &Step) -> String {
-    let reasons: Vec<_> = step.reasons.iter().map(crate::reconcile::explain::reason_text).collect();
-    if reasons.is_empty() { "up".into() } else { reasons.join("; ") }
+    let mut reasons = step.reasons.clone();
+    mask_secrets(&mut reasons);
+    let reasons: Vec<_> = reasons.iter().map(ToString::to_string).collect();
+    if reasons.is_empty() {
+        "up".into()
+    } else {
+        reasons.join("; ")
+    }
 }
 
 impl Effects for RequestEffects {
@@ -429,37 +549,53 @@ impl Effects for RequestEffects {
         match &step.action {
             Action::CreateNetwork { spec } => {
                 self.say(Resource::Network, &spec.name, ProgressStatus::Creating);
-                shared.containers.networks.create(spec).await.map_err(|error| Failure {
-                    hints: error.hints(),
-                    ..Failure::from_error(format!("network {}", spec.name), &error)
-                })?;
+                shared
+                    .containers
+                    .networks
+                    .create(spec)
+                    .await
+                    .map_err(|error| Failure {
+                        hints: error.hints(),
+                        ..Failure::from_error(format!("network {}", spec.name), &error)
+                    })?;
                 self.say(Resource::Network, &spec.name, ProgressStatus::Created);
                 Ok(())
             }
             Action::RemoveNetwork { name } => self.remove_network(name).await,
             Action::CreateVolume { volume } => {
                 self.say(Resource::Volume, &volume.name, ProgressStatus::Creating);
-                shared.containers.create_volume(volume).await.map_err(|error| {
-                    Failure::from_error(format!("volume {}", volume.name), &error)
-                })?;
+                shared
+                    .containers
+                    .create_volume(volume)
+                    .await
+                    .map_err(|error| {
+                        Failure::from_error(format!("volume {}", volume.name), &error)
+                    })?;
                 self.say(Resource::Volume, &volume.name, ProgressStatus::Created);
                 Ok(())
             }
             Action::RemoveVolume { name } => {
                 self.say(Resource::Volume, name, ProgressStatus::Removing);
-                shared.containers.remove_volume(name).await.map_err(|error| {
-                    Failure::from_error(format!("volume {name}"), &error)
-                })?;
+                shared
+                    .containers
+                    .remove_volume(name)
+                    .await
+                    .map_err(|error| Failure::from_error(format!("volume {name}"), &error))?;
                 self.say(Resource::Volume, name, ProgressStatus::Removed);
                 Ok(())
             }
-            Action::EnsureImage { service, reference } => self.ensure_image(service, reference).await,
+            Action::EnsureImage { service, reference } => {
+                self.ensure_image(service, reference).await
+            }
             Action::CreateSandbox { spec } => self.create_sandbox(spec).await,
             Action::RemoveSandbox { id } => {
                 shared.let_go_of_sandbox(id);
-                shared.containers.networks.remove_sandbox(id).await.map_err(|error| {
-                    Failure::from_error(format!("network sandbox {id}"), &error)
-                })
+                shared
+                    .containers
+                    .networks
+                    .remove_sandbox(id)
+                    .await
+                    .map_err(|error| Failure::from_error(format!("network sandbox {id}"), &error))
             }
             Action::CreateContainer { desired, replaces } => {
                 self.create_container(desired, replaces.as_deref()).await
@@ -468,20 +604,34 @@ impl Effects for RequestEffects {
             Action::StartContainer { service, name } => {
                 self.start_container(service, name, reason_text(step)).await
             }
-            Action::StopContainer { id, name, timeout, .. } => {
-                self.stop_container(id, name, *timeout, reason_text(step)).await
+            Action::StopContainer {
+                id, name, timeout, ..
+            } => {
+                self.stop_container(id, name, *timeout, reason_text(step))
+                    .await
             }
-            Action::KillContainer { id, name, signal, .. } => self.kill_container(id, name, signal).await,
-            Action::RemoveContainer { id, name, volumes, .. } => {
-                self.remove_container(id, name, *volumes).await
-            }
-            Action::WaitFor { service, condition, required, dependent } => {
-                self.wait_for(service, *condition, *required, dependent, cancel).await
+            Action::KillContainer {
+                id, name, signal, ..
+            } => self.kill_container(id, name, signal).await,
+            Action::RemoveContainer {
+                id, name, volumes, ..
+            } => self.remove_container(id, name, *volumes).await,
+            Action::WaitFor {
+                service,
+                condition,
+                required,
+                dependent,
+            } => {
+                self.wait_for(service, *condition, *required, dependent, cancel)
+                    .await
             }
             Action::RemoveImage { reference } => self.remove_image(reference).await,
-            Action::RunHook { service, name, hook, index } => {
-                self.run_hook(service, name, hook, *index).await
-            }
+            Action::RunHook {
+                service,
+                name,
+                hook,
+                index,
+            } => self.run_hook(service, name, hook, *index).await,
         }
     }
 }

@@ -14,7 +14,9 @@ use crate::engine::{ContainerRecord, Engine, EngineError, Stdio};
 /// How a command ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Outcome {
-    Exited { code: u32 },
+    Exited {
+        code: u32,
+    },
     /// It was killed after the timeout.
     TimedOut,
 }
@@ -59,15 +61,31 @@ pub(super) async fn run(
 ) -> Result<(Outcome, String), ContainerError> {
     static COUNTER: AtomicU64 = AtomicU64::new(0);
     let process = containers.exec_process(record, options).await?;
-    let exec_id = format!("exec-{}-{}", std::process::id(), COUNTER.fetch_add(1, Ordering::Relaxed));
-    let failed = |source| ContainerError::Io { operation: "make a FIFO".into(), source };
-    let fifo = Fifo::create(&containers.state.container_run(&record.id), &exec_id).map_err(failed)?;
+    let exec_id = format!(
+        "exec-{}-{}",
+        std::process::id(),
+        COUNTER.fetch_add(1, Ordering::Relaxed)
+    );
+    let failed = |source| ContainerError::Io {
+        operation: "make a FIFO".into(),
+        source,
+    };
+    let fifo =
+        Fifo::create(&containers.state.container_run(&record.id), &exec_id).map_err(failed)?;
     // Open for writing too, or the first read would take "no writer yet" for the end.
-    let reader =
-        pipe::OpenOptions::new().read_write(true).open_receiver(&fifo.0).map_err(failed)?;
-    let stdio = Stdio { stdout: fifo.0.clone(), stderr: fifo.0.clone(), ..Stdio::default() };
+    let reader = pipe::OpenOptions::new()
+        .read_write(true)
+        .open_receiver(&fifo.0)
+        .map_err(failed)?;
+    let stdio = Stdio {
+        stdout: fifo.0.clone(),
+        stderr: fifo.0.clone(),
+        ..Stdio::default()
+    };
     let engine = &containers.engine;
-    engine.create_exec(&record.id, &exec_id, &process, &stdio).await?;
+    engine
+        .create_exec(&record.id, &exec_id, &process, &stdio)
+        .await?;
     let process = async {
         let outcome = supervise(engine, &record.id, &exec_id, timeout).await;
         // Its end also means that the shim has copied all output. The process may be gone with its container; then there
@@ -112,7 +130,9 @@ async fn supervise(
     engine.start_exec(id, exec_id).await?;
     let end = engine.wait_exec(id, exec_id);
     let Some(timeout) = timeout else {
-        return end.await.map(|status| Outcome::Exited { code: status.code });
+        return end
+            .await
+            .map(|status| Outcome::Exited { code: status.code });
     };
     if let Ok(status) = tokio::time::timeout(timeout, end).await {
         return status.map(|status| Outcome::Exited { code: status.code });

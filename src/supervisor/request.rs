@@ -21,16 +21,21 @@ use crate::reconcile::prepare::prepare;
 /// Steps that run at the same time; more gains nothing on a few cores (`docs/architecture.md`, "Figures").
 const PARALLEL: usize = 8;
 
-/// Answers one connection.
-pub(super) async fn serve(worker: Arc<Worker>, (mut reader, mut writer): Connection) {
-    let hello = Hello { version: VERSION, who: "supervisor".into() };
-    if writer.send(&hello).await.is_err() {
-        return;
-    }
-    let (Ok(Some(hello)), Ok(Some(request))) = (reader.next::<Hello>().await, reader.next::<Request>().await)
-    else {
-        return;
+/// Answers one connection; true if it may have changed something.
+pub(super) async fn serve(worker: &Arc<Worker>, (mut reader, mut writer): Connection) -> bool {
+    let hello = Hello {
+        version: VERSION,
+        who: "supervisor".into(),
     };
+    if writer.send(&hello).await.is_err() {
+        return false;
+    }
+    let (Ok(Some(hello)), Ok(Some(request))) =
+        (reader.next::<Hello>().await, reader.next::<Request>().await)
+    else {
+        return false;
+    };
+    let changes = !matches!(request, Request::Ping | Request::Follow);
     let (replies, mut outgoing) = mpsc::unbounded_channel();
     let cancel = CancellationToken::new();
     let write = async {
@@ -44,13 +49,15 @@ pub(super) async fn serve(worker: Arc<Worker>, (mut reader, mut writer): Connect
         let last = match request {
             Request::Ping => Reply::Finished,
             Request::Follow => {
-                follow(&worker, &replies, &cancel).await;
+                follow(worker, &replies, &cancel).await;
                 Reply::Finished
             }
-            Request::Kill { services, signal, .. } => kill(&worker, &services, &signal, &replies).await,
-            Request::Pause { services } => pause(&worker, &services, true, &replies).await,
-            Request::Unpause { services } => pause(&worker, &services, false, &replies).await,
-            request => in_turn(&worker, hello.who, request, &replies, &cancel).await,
+            Request::Kill {
+                services, signal, ..
+            } => kill(worker, &services, &signal, &replies).await,
+            Request::Pause { services } => pause(worker, &services, true, &replies).await,
+            Request::Unpause { services } => pause(worker, &services, false, &replies).await,
+            request => in_turn(worker, hello.who, request, &replies, &cancel).await,
         };
         let _ = replies.send(last);
         drop(replies);
@@ -66,11 +73,15 @@ pub(super) async fn serve(worker: Arc<Worker>, (mut reader, mut writer): Connect
         _ = async { tokio::join!(write, answer) } => {}
         () = watch_end => {}
     }
-    worker.ended.notify_one();
+    changes
 }
 
 /// Streams what happens to containers until the connection ends.
-async fn follow(worker: &Worker, replies: &mpsc::UnboundedSender<Reply>, cancel: &CancellationToken) {
+async fn follow(
+    worker: &Worker,
+    replies: &mpsc::UnboundedSender<Reply>,
+    cancel: &CancellationToken,
+) {
     let mut events = worker.shared.events.subscribe();
     loop {
         let event = tokio::select! {
@@ -103,7 +114,9 @@ async fn kill(
 ) -> Reply {
     let Some(number) = parse_signal(signal) else {
         let failure = Failure::new("", format!("`{signal}` is not a signal"));
-        return Reply::Failed { failures: vec![failure] };
+        return Reply::Failed {
+            failures: vec![failure],
+        };
     };
     let mut failures = Vec::new();
     for unit in worker.units() {
@@ -114,10 +127,17 @@ async fn kill(
         say(replies, &unit.name, ProgressStatus::Killing);
         match worker.kill(&unit.id, number).await {
             Ok(()) => say(replies, &unit.name, ProgressStatus::Killed),
-            Err(error) => failures.push(Failure::from_error(format!("container {}", unit.name), &error)),
+            Err(error) => failures.push(Failure::from_error(
+                format!("container {}", unit.name),
+                &error,
+            )),
         }
     }
-    if failures.is_empty() { Reply::Finished } else { Reply::Failed { failures } }
+    if failures.is_empty() {
+        Reply::Finished
+    } else {
+        Reply::Failed { failures }
+    }
 }
 
 /// Pauses or resumes the running containers of `services` (all if empty).
@@ -140,18 +160,36 @@ async fn pause(
             continue;
         }
         say(replies, &unit.name, ongoing);
-        let ask = unit.ask(|reply| if pause { Command::Pause { reply } } else { Command::Unpause { reply } });
+        let ask = unit.ask(|reply| {
+            if pause {
+                Command::Pause { reply }
+            } else {
+                Command::Unpause { reply }
+            }
+        });
         match ask.await {
             Ok(()) => say(replies, &unit.name, done),
-            Err(error) => failures.push(Failure::from_error(format!("container {}", unit.name), &error)),
+            Err(error) => failures.push(Failure::from_error(
+                format!("container {}", unit.name),
+                &error,
+            )),
         }
     }
-    if failures.is_empty() { Reply::Finished } else { Reply::Failed { failures } }
+    if failures.is_empty() {
+        Reply::Finished
+    } else {
+        Reply::Failed { failures }
+    }
 }
 
 /// Tells that something happened to a container.
 fn say(replies: &mpsc::UnboundedSender<Reply>, name: &str, status: ProgressStatus) {
-    let progress = Progress { kind: Resource::Container, name: name.into(), status, detail: None };
+    let progress = Progress {
+        kind: Resource::Container,
+        name: name.into(),
+        status,
+        detail: None,
+    };
     // Nobody may listen any more.
     let _ = replies.send(Reply::Progress(progress));
 }
@@ -164,11 +202,18 @@ async fn in_turn(
     replies: &mpsc::UnboundedSender<Reply>,
     cancel: &CancellationToken,
 ) -> Reply {
-    let current = || worker.current.lock().unwrap_or_else(PoisonError::into_inner);
+    let current = || {
+        worker
+            .current
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    };
     let _turn = if let Ok(turn) = worker.queue.try_lock() {
         turn
     } else {
-        let behind = current().clone().unwrap_or_else(|| "another command".into());
+        let behind = current()
+            .clone()
+            .unwrap_or_else(|| "another command".into());
         let _ = replies.send(Reply::Queued { behind });
         tokio::select! {
             // Cancel-safe: the place in the queue is given up.
@@ -179,7 +224,11 @@ async fn in_turn(
     *current() = Some(who);
     let failures = execute(worker, request, replies, cancel).await;
     *current() = None;
-    if failures.is_empty() { Reply::Finished } else { Reply::Failed { failures } }
+    if failures.is_empty() {
+        Reply::Finished
+    } else {
+        Reply::Failed { failures }
+    }
 }
 
 /// Plans one request afresh and applies the plan.
@@ -193,14 +242,30 @@ async fn execute(
         Ok(planned) => planned,
         Err(failure) => return vec![failure],
     };
-    let Planned { project, plan, restarting } = planned;
+    let Planned {
+        project,
+        plan,
+        restarting,
+    } = planned;
     for warning in &plan.warnings {
-        let _ = replies.send(Reply::Warning { text: warning.clone() });
+        let _ = replies.send(Reply::Warning {
+            text: warning.clone(),
+        });
     }
-    for change in plan.changes.iter().filter(|change| change.kind == "container" && change.change == "none") {
+    for change in plan
+        .changes
+        .iter()
+        .filter(|change| change.kind == "container" && change.change == "none")
+    {
         say(replies, &change.name, ProgressStatus::Running);
     }
-    let effects = RequestEffects::new(Arc::clone(worker), project, &plan, restarting, replies.clone());
+    let effects = RequestEffects::new(
+        Arc::clone(worker),
+        project,
+        &plan,
+        restarting,
+        replies.clone(),
+    );
     let effects = Arc::new(effects);
     let failures = apply(&plan, Arc::clone(&effects), PARALLEL, cancel).await;
     effects.finish().await;
@@ -217,11 +282,19 @@ struct Planned {
 
 /// Looks at the world and plans what `request` asks for.
 async fn planned(worker: &Worker, request: Request) -> Result<Planned, Failure> {
-    let observed = worker.observe().await.map_err(|error| Failure::from_error("", &error))?;
-    let failed = |error: PlanError| Failure { hints: error.hints(), ..Failure::from_error("", &error) };
+    let observed = worker
+        .observe()
+        .await
+        .map_err(|error| Failure::from_error("", &error))?;
+    let failed = |error: PlanError| Failure {
+        hints: error.hints(),
+        ..Failure::from_error("", &error)
+    };
     let images = &worker.shared.containers.images;
     let desired = async |project: &Project| {
-        prepare(images, project).await.map_err(|error| Failure::from_error("", &error))
+        prepare(images, project)
+            .await
+            .map_err(|error| Failure::from_error("", &error))
     };
     let shared = |project: Option<Box<Project>>| project.map(|project| Arc::new(*project));
     let mut restarting = false;
@@ -234,20 +307,38 @@ async fn planned(worker: &Worker, request: Request) -> Result<Planned, Failure> 
         }
         Request::Down { project, options } => {
             let project = shared(project);
-            let plan = plan::plan_down(&worker.shared.project, project.as_deref(), &observed, &options);
+            let plan = plan::plan_down(
+                &worker.shared.project,
+                project.as_deref(),
+                &observed,
+                &options,
+            );
             (project, plan)
         }
-        Request::Start { project, services, wait } => {
+        Request::Start {
+            project,
+            services,
+            wait,
+        } => {
             let project = shared(project);
             let plan = plan::plan_start(project.as_deref(), &observed, &services, wait);
             (project, plan)
         }
-        Request::Stop { project, services, timeout } => {
+        Request::Stop {
+            project,
+            services,
+            timeout,
+        } => {
             let project = shared(project);
             let plan = plan::plan_stop(project.as_deref(), &observed, &services, timeout);
             (project, plan)
         }
-        Request::Restart { project, services, timeout, no_deps } => {
+        Request::Restart {
+            project,
+            services,
+            timeout,
+            no_deps,
+        } => {
             restarting = true;
             let project = shared(project);
             let desired = match &project {
@@ -264,14 +355,25 @@ async fn planned(worker: &Worker, request: Request) -> Result<Planned, Failure> 
             );
             (project, plan)
         }
-        Request::Remove { project, services, stop, volumes } => {
+        Request::Remove {
+            project,
+            services,
+            stop,
+            volumes,
+        } => {
             let project = shared(project);
             let plan = plan::plan_remove(project.as_deref(), &observed, &services, stop, volumes);
             (project, plan)
         }
-        Request::Kill { .. } | Request::Pause { .. } | Request::Unpause { .. } | Request::Follow | Request::Ping => {
-            (None, Ok(Plan::default()))
-        }
+        Request::Kill { .. }
+        | Request::Pause { .. }
+        | Request::Unpause { .. }
+        | Request::Follow
+        | Request::Ping => (None, Ok(Plan::default())),
     };
-    Ok(Planned { project, plan: plan.map_err(failed)?, restarting })
+    Ok(Planned {
+        project,
+        plan: plan.map_err(failed)?,
+        restarting,
+    })
 }

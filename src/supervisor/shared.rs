@@ -62,8 +62,19 @@ impl Shared {
     }
 
     /// Tells whoever follows; nobody may.
-    pub(super) fn emit(&self, id: &str, desired: &Desired, change: ContainerChange, reason: Option<String>) {
-        tracing::info!(container = desired.name, ?change, reason, "container changed");
+    pub(super) fn emit(
+        &self,
+        id: &str,
+        desired: &Desired,
+        change: ContainerChange,
+        reason: Option<String>,
+    ) {
+        tracing::info!(
+            container = desired.name,
+            ?change,
+            reason,
+            "container changed"
+        );
         let _ = self.events.send(ContainerEvent {
             at: Timestamp::now(),
             id: id.to_owned(),
@@ -77,19 +88,30 @@ impl Shared {
 
     /// Notes that something is held under `key`.
     pub(super) fn remember(&self, key: &str) {
-        self.held.lock().unwrap_or_else(PoisonError::into_inner).insert(key.to_owned());
+        self.held
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(key.to_owned());
     }
 
     /// Keeps a descriptor that an earlier worker had held until somebody asks for it.
     pub(super) fn inherit(&self, key: String, descriptor: OwnedFd) {
-        self.inherited.lock().unwrap_or_else(PoisonError::into_inner).insert(key, descriptor);
+        self.inherited
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(key, descriptor);
     }
 
     /// Takes what was inherited under keys that begin with `prefix`, by the rest of the key.
     pub(super) fn take_inherited(&self, prefix: &str) -> Vec<(String, OwnedFd)> {
-        let mut inherited = self.inherited.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut inherited = self
+            .inherited
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         let taken = inherited.extract_if(.., |key, _| key.starts_with(prefix));
-        taken.map(|(key, descriptor)| (key[prefix.len()..].to_owned(), descriptor)).collect()
+        taken
+            .map(|(key, descriptor)| (key[prefix.len()..].to_owned(), descriptor))
+            .collect()
     }
 
     /// Has `descriptor` held under `key` beyond the life of this worker.
@@ -113,11 +135,17 @@ impl Shared {
 
     /// Keeps what a sandbox needs held, and answers names there.
     pub(super) fn hold_sandbox(&self, sandbox: &str, held: Held) -> Result<(), NetworkError> {
-        let failed = |source| NetworkError::Io { operation: "hold a socket".into(), source };
+        let failed = |source| NetworkError::Io {
+            operation: "hold a socket".into(),
+            source,
+        };
         let mut dns = (None, None);
         for (key, descriptor) in held {
             self.hold(&key, descriptor.as_fd()).map_err(failed)?;
-            match key.strip_prefix("dns/").and_then(|rest| rest.rsplit_once('/')) {
+            match key
+                .strip_prefix("dns/")
+                .and_then(|rest| rest.rsplit_once('/'))
+            {
                 Some((_, "udp")) => dns.0 = Some(descriptor),
                 Some((_, "tcp")) => dns.1 = Some(descriptor),
                 _ => {}
@@ -126,14 +154,20 @@ impl Shared {
         if let (Some(udp), Some(tcp)) = dns {
             self.dns.serve(sandbox, udp, tcp).map_err(failed)?;
         }
-        self.whole.lock().unwrap_or_else(PoisonError::into_inner).insert(sandbox.to_owned());
+        self.whole
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(sandbox.to_owned());
         Ok(())
     }
 
     /// Lets go of everything that was held for a sandbox.
     pub(super) fn let_go_of_sandbox(&self, sandbox: &str) {
         self.dns.stop(sandbox);
-        self.whole.lock().unwrap_or_else(PoisonError::into_inner).remove(sandbox);
+        self.whole
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(sandbox);
         for kind in ["dns", "port"] {
             self.release(&format!("{kind}/{sandbox}/"));
         }
@@ -141,7 +175,12 @@ impl Shared {
 
     /// As [`Shared::repair_sandbox`], unless this worker knows that it is whole.
     pub(super) async fn ensure_sandbox(&self, sandbox: &str) -> Result<(), NetworkError> {
-        if self.whole.lock().unwrap_or_else(PoisonError::into_inner).contains(sandbox) {
+        if self
+            .whole
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .contains(sandbox)
+        {
             return Ok(());
         }
         self.repair_sandbox(sandbox).await

@@ -15,10 +15,10 @@ use super::protocol::ContainerChange;
 use super::restart::{BackOff, RestartPolicy};
 use super::shared::Shared;
 use crate::container::{ContainerError, Desired, ExecOptions, parse_signal};
-use crate::log::{LogOptions, file_name};
 use crate::engine::{ContainerRecord, EngineError, ExitStatus, TaskStatus};
 use crate::log::pump::{self, Pump, Streams};
-use crate::state::{ContainerState, Exit, Health, HealthStatus, Probe, Wanted};
+use crate::log::{LogOptions, file_name};
+use crate::state::{ContainerState, Exit, Health, HealthStatus, Probe, Wanted, create_private_dir};
 
 /// Exit code of a run whose end nobody saw.
 const LOST: u32 = 137;
@@ -48,20 +48,36 @@ pub(super) struct UnitStatus {
 /// What a unit is asked to do.
 #[derive(Debug)]
 pub(super) enum Command {
-    Start { reason: String, reply: oneshot::Sender<Result<(), ContainerError>> },
+    Start {
+        reason: String,
+        reply: oneshot::Sender<Result<(), ContainerError>>,
+    },
     /// `timeout` in seconds instead of its own grace period.
-    Stop { timeout: Option<u32>, reason: String, reply: oneshot::Sender<Result<(), ContainerError>> },
+    Stop {
+        timeout: Option<u32>,
+        reason: String,
+        reply: oneshot::Sender<Result<(), ContainerError>>,
+    },
     /// It will be killed by a command: it is not to start again.
     MarkStopped,
-    Pause { reply: oneshot::Sender<Result<(), ContainerError>> },
-    Unpause { reply: oneshot::Sender<Result<(), ContainerError>> },
+    Pause {
+        reply: oneshot::Sender<Result<(), ContainerError>>,
+    },
+    Unpause {
+        reply: oneshot::Sender<Result<(), ContainerError>>,
+    },
     /// Its record was changed in place.
-    Update { desired: Box<Desired> },
+    Update {
+        desired: Box<Desired>,
+    },
     OutOfMemory,
     /// Look at the task again: another tool may have started it.
     Look,
     /// Kills, removes every trace, ends the unit.
-    Remove { volumes: bool, reply: oneshot::Sender<Result<(), ContainerError>> },
+    Remove {
+        volumes: bool,
+        reply: oneshot::Sender<Result<(), ContainerError>>,
+    },
 }
 
 /// The others' end of a unit.
@@ -142,7 +158,12 @@ enum Happening {
 }
 
 /// Takes a container under supervision, whatever state it is in.
-pub(super) fn spawn(shared: Arc<Shared>, record: ContainerRecord, desired: Desired, state: ContainerState) -> UnitHandle {
+pub(super) fn spawn(
+    shared: Arc<Shared>,
+    record: ContainerRecord,
+    desired: Desired,
+    state: ContainerState,
+) -> UnitHandle {
     let (mailbox, commands) = mpsc::channel(16);
     let (status, watched) = watch::channel(UnitStatus::default());
     let handle = UnitHandle {
@@ -238,12 +259,21 @@ impl Unit {
                 self.state.restart_count = 0;
                 let _ = reply.send(self.start(reason).await);
             }
-            Command::Stop { timeout, reason, reply } => {
+            Command::Stop {
+                timeout,
+                reason,
+                reply,
+            } => {
                 let _ = reply.send(self.stop(timeout, reason).await);
             }
             Command::MarkStopped => self.want_stopped("kill"),
             Command::Pause { reply } => {
-                let result = self.shared.containers.engine.pause_task(&self.record.id).await;
+                let result = self
+                    .shared
+                    .containers
+                    .engine
+                    .pause_task(&self.record.id)
+                    .await;
                 if let (Ok(()), Phase::Running(run)) = (&result, &mut self.phase) {
                     run.paused = true;
                     self.emit(ContainerChange::Paused, None);
@@ -251,7 +281,12 @@ impl Unit {
                 let _ = reply.send(result.map_err(Into::into));
             }
             Command::Unpause { reply } => {
-                let result = self.shared.containers.engine.resume_task(&self.record.id).await;
+                let result = self
+                    .shared
+                    .containers
+                    .engine
+                    .resume_task(&self.record.id)
+                    .await;
                 if let (Ok(()), Phase::Running(run)) = (&result, &mut self.phase) {
                     run.paused = false;
                     self.emit(ContainerChange::Unpaused, None);
@@ -286,13 +321,22 @@ impl Unit {
             }
         };
         match task {
-            Some(task) if matches!(task.status, TaskStatus::Running | TaskStatus::Paused | TaskStatus::Pausing) => {
+            Some(task)
+                if matches!(
+                    task.status,
+                    TaskStatus::Running | TaskStatus::Paused | TaskStatus::Pausing
+                ) =>
+            {
                 self.adopt(task.status != TaskStatus::Running).await;
             }
             Some(task) if task.status == TaskStatus::Stopped => {
                 if self.state.exit.is_none() && self.state.started_at.is_some() {
                     let at = task.exited_at.unwrap_or_else(Timestamp::now);
-                    self.ended(Some(ExitStatus { code: task.exit_code, at })).await;
+                    self.ended(Some(ExitStatus {
+                        code: task.exit_code,
+                        at,
+                    }))
+                    .await;
                 }
             }
             // Between create and start: whoever started it was cut off; the next start begins anew.
@@ -301,7 +345,9 @@ impl Unit {
                 self.ended(None).await;
             }
             None if self.state.wanted == Wanted::Running && self.state.restart_at.is_some() => {
-                self.phase = Phase::BackingOff { until: Instant::now() };
+                self.phase = Phase::BackingOff {
+                    until: Instant::now(),
+                };
             }
             None => {}
         }
@@ -325,7 +371,10 @@ impl Unit {
         let ran = self.state.started_at.map_or(Duration::ZERO, |at| {
             Duration::try_from(Timestamp::now().duration_since(at)).unwrap_or_default()
         });
-        self.begin_run(Instant::now().checked_sub(ran).unwrap_or_else(Instant::now), paused);
+        self.begin_run(
+            Instant::now().checked_sub(ran).unwrap_or_else(Instant::now),
+            paused,
+        );
         self.save();
     }
 
@@ -375,7 +424,10 @@ impl Unit {
         if let Some(sandbox) = self.desired.sandbox.clone() {
             self.shared.ensure_sandbox(&sandbox).await?;
         }
-        self.open_log().map_err(|source| ContainerError::Io { operation: "open the log".into(), source })?;
+        self.open_log().map_err(|source| ContainerError::Io {
+            operation: "open the log".into(),
+            source,
+        })?;
         self.shared.containers.start(&self.record.id).await?;
         Ok(())
     }
@@ -383,10 +435,12 @@ impl Unit {
     /// Opens our ends of the FIFOs for the next run and begins to read.
     fn open_log(&mut self) -> io::Result<()> {
         let folder = self.shared.fifos(&self.record.id);
+        create_private_dir(&folder).map_err(io::Error::other)?;
         pump::make_fifos(&folder, self.desired.stdin_open, !self.desired.terminal)?;
         let streams = pump::open(&folder)?;
         for (name, descriptor) in streams.held() {
-            self.shared.hold(&fifo_key(&self.record.id, name), descriptor)?;
+            self.shared
+                .hold(&fifo_key(&self.record.id, name), descriptor)?;
         }
         self.read_log(streams)
     }
@@ -426,7 +480,10 @@ impl Unit {
         if let Some(pump) = self.pump.take()
             && tokio::time::timeout(DRAIN, pump.drained()).await.is_err()
         {
-            tracing::warn!(container = self.desired.name, "its output did not end with it");
+            tracing::warn!(
+                container = self.desired.name,
+                "its output did not end with it"
+            );
             pump.stop().await;
         }
         self.shared.release(&fifo_key(&self.record.id, ""));
@@ -434,7 +491,13 @@ impl Unit {
 
     fn begin_run(&mut self, since: Instant, paused: bool) {
         let wait = tokio::spawn(wait(Arc::clone(&self.shared), self.record.id.clone()));
-        self.phase = Phase::Running(Run { wait, since, paused, next_probe: None, probe: None });
+        self.phase = Phase::Running(Run {
+            wait,
+            since,
+            paused,
+            next_probe: None,
+            probe: None,
+        });
         self.plan_probe();
     }
 
@@ -444,10 +507,18 @@ impl Unit {
             let grace = timeout.unwrap_or(self.desired.stop_timeout);
             let signal = parse_signal(&self.desired.stop_signal).unwrap_or(15);
             if run.paused {
-                self.shared.containers.engine.resume_task(&self.record.id).await?;
+                self.shared
+                    .containers
+                    .engine
+                    .resume_task(&self.record.id)
+                    .await?;
             }
             let grace = Duration::from_secs(u64::from(grace));
-            let status = self.shared.containers.stop(&self.record.id, signal, grace).await?;
+            let status = self
+                .shared
+                .containers
+                .stop(&self.record.id, signal, grace)
+                .await?;
             self.ended(Some(status)).await;
             self.emit(ContainerChange::Stopped, Some(reason));
         } else {
@@ -486,18 +557,27 @@ impl Unit {
         let code = exit.code;
         self.state.exit = Some(exit);
         let policy = RestartPolicy::parse(&self.desired.restart);
-        let again = self.state.wanted == Wanted::Running && policy.applies(code, self.state.restart_count);
+        let again =
+            self.state.wanted == Wanted::Running && policy.applies(code, self.state.restart_count);
         let delay = again.then(|| self.back_off.next(ran));
         self.state.restart_at = delay.and_then(|delay| Timestamp::now().checked_add(delay).ok());
         // Before the task goes, and the only other trace of how it ended with it.
         self.save();
         self.close_log().await;
-        if let Err(error) = self.shared.containers.engine.delete_task(&self.record.id).await {
+        if let Err(error) = self
+            .shared
+            .containers
+            .engine
+            .delete_task(&self.record.id)
+            .await
+        {
             tracing::warn!(%error, container = self.desired.name, "cannot delete its task");
         }
         self.set_active(false);
         if let Some(delay) = delay {
-            self.phase = Phase::BackingOff { until: Instant::now() + delay };
+            self.phase = Phase::BackingOff {
+                until: Instant::now() + delay,
+            };
         }
         // Whoever waits sees the end before whoever follows hears of it.
         self.publish();
@@ -505,7 +585,10 @@ impl Unit {
         match delay {
             Some(delay) => {
                 let after_ms = u64::try_from(delay.as_millis()).unwrap_or(u64::MAX);
-                self.emit(ContainerChange::Restarting { after_ms }, Some("restart policy".into()));
+                self.emit(
+                    ContainerChange::Restarting { after_ms },
+                    Some("restart policy".into()),
+                );
             }
             None => self.release_sandbox().await,
         }
@@ -519,7 +602,9 @@ impl Unit {
             if policy.applies(error.exit_code().into(), self.state.restart_count) {
                 let delay = self.back_off.next(Duration::ZERO);
                 self.state.restart_at = Timestamp::now().checked_add(delay).ok();
-                self.phase = Phase::BackingOff { until: Instant::now() + delay };
+                self.phase = Phase::BackingOff {
+                    until: Instant::now() + delay,
+                };
                 self.save();
             }
         }
@@ -528,11 +613,17 @@ impl Unit {
     async fn remove(&mut self, volumes: bool) -> Result<(), ContainerError> {
         self.want_stopped("removed");
         if let Phase::Running(_) = &self.phase {
-            self.shared.containers.stop(&self.record.id, 9, Duration::ZERO).await?;
+            self.shared
+                .containers
+                .stop(&self.record.id, 9, Duration::ZERO)
+                .await?;
         }
         self.phase = Phase::Idle;
         self.close_log().await;
-        self.shared.containers.remove(&self.record.id, volumes).await?;
+        self.shared
+            .containers
+            .remove(&self.record.id, volumes)
+            .await?;
         self.emit(ContainerChange::Removed, None);
         Ok(())
     }
@@ -549,7 +640,13 @@ impl Unit {
     async fn release_sandbox(&self) {
         if let Some(sandbox) = &self.desired.sandbox {
             self.shared.let_go_of_sandbox(sandbox);
-            if let Err(error) = self.shared.containers.networks.release_sandbox(sandbox).await {
+            if let Err(error) = self
+                .shared
+                .containers
+                .networks
+                .release_sandbox(sandbox)
+                .await
+            {
                 tracing::warn!(%error, sandbox, "cannot release a sandbox");
             }
         }
@@ -558,7 +655,9 @@ impl Unit {
     /// Sets when the next probe is due.
     fn plan_probe(&mut self) {
         let settings = ProbeSettings::new(self.desired.healthcheck.as_ref());
-        let Phase::Running(run) = &mut self.phase else { return };
+        let Phase::Running(run) = &mut self.phase else {
+            return;
+        };
         run.next_probe = settings.map(|settings| {
             let health = self.state.health.get_or_insert_default();
             let delay = settings.delay(health, run.since.elapsed());
@@ -570,21 +669,36 @@ impl Unit {
     }
 
     fn begin_probe(&mut self) {
-        let Some(settings) = ProbeSettings::new(self.desired.healthcheck.as_ref()) else { return };
-        let Phase::Running(run) = &mut self.phase else { return };
+        let Some(settings) = ProbeSettings::new(self.desired.healthcheck.as_ref()) else {
+            return;
+        };
+        let Phase::Running(run) = &mut self.phase else {
+            return;
+        };
         let shared = Arc::clone(&self.shared);
         let record = self.record.clone();
-        run.probe = Some(tokio::spawn(async move { probe(&shared, &record, &settings).await }));
+        run.probe = Some(tokio::spawn(async move {
+            probe(&shared, &record, &settings).await
+        }));
     }
 
     fn take_probe(&mut self, result: Result<Probe, ContainerError>) {
-        let Some(settings) = ProbeSettings::new(self.desired.healthcheck.as_ref()) else { return };
-        let Phase::Running(run) = &mut self.phase else { return };
+        let Some(settings) = ProbeSettings::new(self.desired.healthcheck.as_ref()) else {
+            return;
+        };
+        let Phase::Running(run) = &mut self.phase else {
+            return;
+        };
         run.probe = None;
         let ran = run.since.elapsed();
         let probe = result.unwrap_or_else(|error| {
             let now = Timestamp::now();
-            Probe { start: now, end: now, exit_code: -1, output: error.to_string() }
+            Probe {
+                start: now,
+                end: now,
+                exit_code: -1,
+                output: error.to_string(),
+            }
         });
         let health = self.state.health.get_or_insert_default();
         if settings.record(health, probe, ran) {
@@ -599,7 +713,12 @@ impl Unit {
 
     fn publish(&self) {
         let failed = |health: &Health| {
-            health.log.iter().rev().find(|probe| probe.exit_code != 0).map(|probe| probe.output.clone())
+            health
+                .log
+                .iter()
+                .rev()
+                .find(|probe| probe.exit_code != 0)
+                .map(|probe| probe.output.clone())
         };
         let status = UnitStatus {
             running: matches!(self.phase, Phase::Running(_)),
@@ -618,7 +737,8 @@ impl Unit {
     }
 
     fn emit(&self, change: ContainerChange, reason: Option<String>) {
-        self.shared.emit(&self.record.id, &self.desired, change, reason);
+        self.shared
+            .emit(&self.record.id, &self.desired, change, reason);
     }
 
     fn save(&self) {
@@ -640,7 +760,9 @@ fn fifo_key(id: &str, name: &str) -> String {
 }
 
 /// Awaits what may not be there; never ends if it is not.
-async fn optional<T>(handle: Option<&mut JoinHandle<T>>) -> Option<Result<T, tokio::task::JoinError>> {
+async fn optional<T>(
+    handle: Option<&mut JoinHandle<T>>,
+) -> Option<Result<T, tokio::task::JoinError>> {
     match handle {
         Some(handle) => Some(handle.await),
         None => std::future::pending().await,
@@ -663,7 +785,10 @@ async fn wait(shared: Arc<Shared>, id: String) -> Option<ExitStatus> {
             Ok(None) => return None,
             Ok(Some(task)) if task.status == TaskStatus::Stopped => {
                 let at = task.exited_at.unwrap_or_else(Timestamp::now);
-                return Some(ExitStatus { code: task.exit_code, at });
+                return Some(ExitStatus {
+                    code: task.exit_code,
+                    at,
+                });
             }
             Ok(Some(_)) | Err(_) => {}
         }
@@ -677,15 +802,32 @@ async fn probe(
 ) -> Result<Probe, ContainerError> {
     let _permit = shared.probes.acquire().await.ok();
     let start = Timestamp::now();
-    let options = ExecOptions { command: settings.command.clone(), ..ExecOptions::default() };
+    let options = ExecOptions {
+        command: settings.command.clone(),
+        ..ExecOptions::default()
+    };
     let timeout = settings.timeout;
-    let (outcome, output) =
-        exec::run(&shared.containers, record, &options, Some(timeout), PROBE_OUTPUT).await?;
+    let (outcome, output) = exec::run(
+        &shared.containers,
+        record,
+        &options,
+        Some(timeout),
+        PROBE_OUTPUT,
+    )
+    .await?;
     let (exit_code, output) = match outcome {
         Outcome::Exited { code } => (i32::try_from(code).unwrap_or(-1), output),
-        Outcome::TimedOut => (-1, format!("Health check exceeded timeout ({timeout:?}): {output}")),
+        Outcome::TimedOut => (
+            -1,
+            format!("Health check exceeded timeout ({timeout:?}): {output}"),
+        ),
     };
-    Ok(Probe { start, end: Timestamp::now(), exit_code, output })
+    Ok(Probe {
+        start,
+        end: Timestamp::now(),
+        exit_code,
+        output,
+    })
 }
 
 /// A delay changed by up to a twentieth, so that the probes of a stack do not all run at once.

@@ -25,7 +25,10 @@ pub(super) enum Waited {
 /// What a status means for a condition; `None`: not decided yet. `settled`: nobody depends on it (`--wait`): it must still
 /// run or have ended well, while for a dependent "started" holds even if it has ended since.
 fn judge(status: &UnitStatus, condition: Condition, settled: bool) -> Option<Waited> {
-    let ended = status.exit.as_ref().filter(|_| !status.running && !status.restarting);
+    let ended = status
+        .exit
+        .as_ref()
+        .filter(|_| !status.running && !status.restarting);
     if let Some(error) = &status.error
         && !status.running
         && !status.restarting
@@ -46,7 +49,9 @@ fn judge(status: &UnitStatus, condition: Condition, settled: bool) -> Option<Wai
                 Waited::Never(format!("exited ({code})"))
             })
         }
-        Condition::ServiceStarted => status.running.then_some(Waited::Met(ProgressStatus::Started)),
+        Condition::ServiceStarted => status
+            .running
+            .then_some(Waited::Met(ProgressStatus::Started)),
         Condition::ServiceHealthy => match status.health {
             Some(HealthStatus::Healthy) => Some(Waited::Met(ProgressStatus::Healthy)),
             Some(HealthStatus::Unhealthy) => Some(Waited::Never("is unhealthy".into())),
@@ -85,12 +90,17 @@ pub(super) async fn failure(
     let message = if dependent.is_empty() {
         format!("container {} {reason}", unit.name)
     } else {
-        format!("dependency failed to start: container {} {reason}", unit.name)
+        format!(
+            "dependency failed to start: container {} {reason}",
+            unit.name
+        )
     };
     let mut details = Vec::new();
     let status = unit.status.borrow().clone();
     if condition == Condition::ServiceHealthy
-        && let Some(output) = status.probe_output.filter(|output| !output.trim().is_empty())
+        && let Some(output) = status
+            .probe_output
+            .filter(|output| !output.trim().is_empty())
     {
         details.push("last probe:".to_owned());
         details.extend(output.lines().map(|line| format!("  {line}")));
@@ -107,15 +117,28 @@ pub(super) async fn failure(
             unit.service, unit.service
         )],
     };
-    Failure { hints, details, ..Failure::new(resource, message) }
+    Failure {
+        hints,
+        details,
+        ..Failure::new(resource, message)
+    }
 }
 
 /// The end of a container's log, indented.
 async fn last_lines(shared: &Shared, id: &str) -> Vec<String> {
     let path = shared.state.container(id).join(crate::log::file_name(id));
-    let options = ReadOptions { tail: Some(LOG_LINES), ..ReadOptions::default() };
+    let options = ReadOptions {
+        tail: Some(LOG_LINES),
+        ..ReadOptions::default()
+    };
     let mut lines = Vec::new();
-    let Ok((_, mut stream)) = reader::read(vec![Source { key: id.into(), path }], options) else {
+    let Ok((_, mut stream)) = reader::read(
+        vec![Source {
+            key: id.into(),
+            path,
+        }],
+        options,
+    ) else {
         return lines;
     };
     while let Some(item) = stream.next().await {
@@ -133,40 +156,82 @@ mod tests {
 
     fn exited(code: u32) -> UnitStatus {
         let at = jiff::Timestamp::UNIX_EPOCH;
-        let exit = Exit { code, at, out_of_memory: false, lost: false };
-        UnitStatus { exit: Some(exit), ..UnitStatus::default() }
+        let exit = Exit {
+            code,
+            at,
+            out_of_memory: false,
+            lost: false,
+        };
+        UnitStatus {
+            exit: Some(exit),
+            ..UnitStatus::default()
+        }
     }
 
     #[test]
     fn a_completed_dependency_must_have_ended_well() {
         let condition = Condition::ServiceCompletedSuccessfully;
-        let running = UnitStatus { running: true, ..UnitStatus::default() };
+        let running = UnitStatus {
+            running: true,
+            ..UnitStatus::default()
+        };
         assert_eq!(judge(&running, condition, false), None);
-        assert_eq!(judge(&exited(0), condition, false), Some(Waited::Met(ProgressStatus::Exited)));
-        assert!(matches!(judge(&exited(3), condition, false), Some(Waited::Never(_))));
+        assert_eq!(
+            judge(&exited(0), condition, false),
+            Some(Waited::Met(ProgressStatus::Exited))
+        );
+        assert!(matches!(
+            judge(&exited(3), condition, false),
+            Some(Waited::Never(_))
+        ));
     }
 
     #[test]
     fn a_restarting_container_is_not_judged() {
-        let status = UnitStatus { restarting: true, ..exited(1) };
+        let status = UnitStatus {
+            restarting: true,
+            ..exited(1)
+        };
         assert_eq!(judge(&status, Condition::ServiceHealthy, false), None);
-        assert_eq!(judge(&status, Condition::ServiceCompletedSuccessfully, false), None);
+        assert_eq!(
+            judge(&status, Condition::ServiceCompletedSuccessfully, false),
+            None
+        );
     }
 
     #[test]
     fn a_one_shot_that_nobody_depends_on_may_end_well() {
-        assert!(matches!(judge(&exited(0), Condition::ServiceStarted, true), Some(Waited::Met(_))));
-        assert!(matches!(judge(&exited(1), Condition::ServiceStarted, false), Some(Waited::Met(_))));
-        assert!(matches!(judge(&exited(1), Condition::ServiceStarted, true), Some(Waited::Never(_))));
+        assert!(matches!(
+            judge(&exited(0), Condition::ServiceStarted, true),
+            Some(Waited::Met(_))
+        ));
+        assert!(matches!(
+            judge(&exited(1), Condition::ServiceStarted, false),
+            Some(Waited::Met(_))
+        ));
+        assert!(matches!(
+            judge(&exited(1), Condition::ServiceStarted, true),
+            Some(Waited::Never(_))
+        ));
     }
 
     #[test]
     fn health_decides_only_when_it_is_known() {
-        let mut status = UnitStatus { running: true, health: Some(HealthStatus::Starting), ..UnitStatus::default() };
+        let mut status = UnitStatus {
+            running: true,
+            health: Some(HealthStatus::Starting),
+            ..UnitStatus::default()
+        };
         assert_eq!(judge(&status, Condition::ServiceHealthy, false), None);
         status.health = Some(HealthStatus::Healthy);
-        assert!(matches!(judge(&status, Condition::ServiceHealthy, false), Some(Waited::Met(_))));
+        assert!(matches!(
+            judge(&status, Condition::ServiceHealthy, false),
+            Some(Waited::Met(_))
+        ));
         status.health = Some(HealthStatus::Unhealthy);
-        assert!(matches!(judge(&status, Condition::ServiceHealthy, false), Some(Waited::Never(_))));
+        assert!(matches!(
+            judge(&status, Condition::ServiceHealthy, false),
+            Some(Waited::Never(_))
+        ));
     }
 }

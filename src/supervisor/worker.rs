@@ -5,6 +5,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -28,6 +29,9 @@ use crate::state::{ContainerState, StateRoot};
 /// Namespace in containerd where none is named.
 const DEFAULT_NAMESPACE: &str = "default";
 
+/// Time after which a worker without containers looks whether it is needed.
+const IDLE: Duration = Duration::from_secs(10);
+
 /// The worker could not begin.
 #[derive(Debug, Error)]
 pub enum WorkerError {
@@ -36,7 +40,10 @@ pub enum WorkerError {
     #[error(transparent)]
     Network(#[from] NetworkError),
     #[error("cannot {operation}")]
-    Io { operation: &'static str, source: io::Error },
+    Io {
+        operation: &'static str,
+        source: io::Error,
+    },
 }
 
 /// One project's supervisor.
@@ -49,11 +56,17 @@ pub(super) struct Worker {
     pub(super) current: Mutex<Option<String>>,
     /// Woken when a request ended: the project may be gone.
     pub(super) ended: Notify,
+    /// Commands that are connected.
+    pub(super) connections: AtomicUsize,
 }
 
 /// Runs until the project is gone. The process' exit code: 0 only then.
 pub fn run(settings: WorkerSettings) -> ExitCode {
-    let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build() {
+    let runtime = match tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+    {
         Ok(runtime) => runtime,
         Err(error) => {
             tracing::error!(%error, "cannot start");
@@ -66,7 +79,10 @@ pub fn run(settings: WorkerSettings) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            let causes: Vec<_> = std::iter::successors(Some(&error as &dyn std::error::Error), |error| error.source())
+            let causes: Vec<_> =
+                std::iter::successors(Some(&error as &dyn std::error::Error), |error| {
+                    error.source()
+                })
                 .map(ToString::to_string)
                 .collect();
             tracing::error!("{}", causes.join(": "));
@@ -83,7 +99,9 @@ async fn supervise(mut settings: WorkerSettings) -> Result<(), WorkerError> {
     let explicit = settings.address.as_deref().map(Path::new);
     let engine = EngineOptions {
         address: crate::engine::locate(explicit, None, &settings.state).await?,
-        namespace: settings.namespace.unwrap_or_else(|| DEFAULT_NAMESPACE.into()),
+        namespace: settings
+            .namespace
+            .unwrap_or_else(|| DEFAULT_NAMESPACE.into()),
         snapshotter: None,
     };
     let worker = Worker::open(settings.project, settings.state, engine, settings.holder).await?;
@@ -106,7 +124,15 @@ async fn supervise(mut settings: WorkerSettings) -> Result<(), WorkerError> {
 async fn accept(worker: Arc<Worker>, listener: Listener) -> io::Result<()> {
     loop {
         let connection = listener.accept().await?;
-        tokio::spawn(request::serve(Arc::clone(&worker), connection));
+        let worker = Arc::clone(&worker);
+        worker.connections.fetch_add(1, Ordering::SeqCst);
+        tokio::spawn(async move {
+            let changed = request::serve(&worker, connection).await;
+            worker.connections.fetch_sub(1, Ordering::SeqCst);
+            if changed {
+                worker.ended.notify_one();
+            }
+        });
     }
 }
 
@@ -150,6 +176,7 @@ impl Worker {
             queue: tokio::sync::Mutex::default(),
             current: Mutex::default(),
             ended: Notify::new(),
+            connections: AtomicUsize::new(0),
         }))
     }
 
@@ -162,7 +189,10 @@ impl Worker {
             shared.remember(&key);
             match key.split('/').collect::<Vec<_>>()[..] {
                 ["dns" | "port", sandbox, ..] => {
-                    sandboxes.entry(sandbox.to_owned()).or_default().push((key.clone(), descriptor));
+                    sandboxes
+                        .entry(sandbox.to_owned())
+                        .or_default()
+                        .push((key.clone(), descriptor));
                 }
                 _ => shared.inherit(key, descriptor),
             }
@@ -174,7 +204,9 @@ impl Worker {
             let id = &sandbox.spec.id;
             let held = match sandboxes.remove(id) {
                 Some(held) => Ok(held),
-                None if sandbox.boot_id == shared.boot_id => shared.containers.networks.reopen(id).await,
+                None if sandbox.boot_id == shared.boot_id => {
+                    shared.containers.networks.reopen(id).await
+                }
                 // Its kernel half is gone; the next start makes it anew.
                 None => continue,
             };
@@ -197,7 +229,11 @@ impl Worker {
     /// Takes one container under supervision; `None` if another tool made it.
     fn supervise(&self, record: ContainerRecord) -> Option<UnitHandle> {
         let id = record.id.clone();
-        let desired: Desired = match record.extensions.get(DESIRED_EXTENSION).map(|json| serde_json::from_slice(json)) {
+        let desired: Desired = match record
+            .extensions
+            .get(DESIRED_EXTENSION)
+            .map(|json| serde_json::from_slice(json))
+        {
             Some(Ok(desired)) => desired,
             Some(Err(error)) => {
                 tracing::error!(%error, container = id, "cannot read what it was made from");
@@ -233,7 +269,10 @@ impl Worker {
     }
 
     pub(super) fn unit_by_name(&self, name: &str) -> Option<UnitHandle> {
-        self.locked_units().values().find(|unit| unit.name == name).cloned()
+        self.locked_units()
+            .values()
+            .find(|unit| unit.name == name)
+            .cloned()
     }
 
     async fn tell(&self, id: &str, command: Command) {
@@ -248,7 +287,12 @@ impl Worker {
         if ENDING.contains(&signal) {
             self.tell(id, Command::MarkStopped).await;
         }
-        Ok(self.shared.containers.engine.kill_task(id, signal, false).await?)
+        Ok(self
+            .shared
+            .containers
+            .engine
+            .kill_task(id, signal, false)
+            .await?)
     }
 
     /// Removes a container, supervised or not.
@@ -265,7 +309,12 @@ impl Worker {
 
     pub(super) async fn observe(&self) -> Result<Observed, ObserveError> {
         let containers = &self.shared.containers;
-        let Containers { engine, networks, state, .. } = containers;
+        let Containers {
+            engine,
+            networks,
+            state,
+            ..
+        } = containers;
         observe(engine, networks, containers, state, &self.shared.project).await
     }
 
@@ -273,7 +322,9 @@ impl Worker {
     async fn gone(&self) {
         loop {
             self.ended.notified().await;
-            let Ok(_queue) = self.queue.try_lock() else { continue };
+            let Ok(_queue) = self.queue.try_lock() else {
+                continue;
+            };
             if !self.locked_units().is_empty() {
                 continue;
             }

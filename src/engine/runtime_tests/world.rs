@@ -16,6 +16,7 @@ use crate::engine::{Engine, EngineOptions, hex, locate, private_address, stop_pr
 use crate::image::Images;
 use crate::state::StateRoot;
 
+const SHIM: &str = "containerd-shim-runc-v2";
 const TIMEOUT: Duration = Duration::from_secs(50);
 
 /// Fails the test rather than hang.
@@ -65,6 +66,12 @@ impl World {
         self.root().join(name)
     }
 
+    /// An id that no other run has: runc keeps its state in one folder of the machine.
+    pub(super) fn id(&self, name: &str) -> String {
+        let folder = self.root().file_name().unwrap_or_default();
+        format!("{}-{name}", folder.to_string_lossy())
+    }
+
     pub(super) fn images_afresh(&self) -> Images {
         Images::new(self.engine.clone(), self.state.clone())
     }
@@ -109,6 +116,16 @@ impl World {
 
     pub(super) fn kill_containerd(&self) {
         for pid in self.processes("containerd") {
+            kill(pid);
+        }
+    }
+
+    pub(super) fn has_shims(&self) -> bool {
+        !self.processes(SHIM).is_empty()
+    }
+
+    pub(super) fn kill_shims(&self) {
+        for pid in self.processes(SHIM) {
             kill(pid);
         }
     }
@@ -184,14 +201,13 @@ fn process_value(command: &str) -> Value {
 
 /// The least that runc takes.
 pub(super) fn spec(id: &str, command: &str) -> Vec<u8> {
-    let unique = std::process::id();
     let spec = json!({
         "ociVersion": "1.0.2",
         "process": process_value(command),
         "root": {"path": "rootfs"},
         "mounts": [{"destination": "/proc", "type": "proc", "source": "proc"}],
         "linux": {
-            "cgroupsPath": format!("/compose-test-{unique}-{id}"),
+            "cgroupsPath": format!("/{id}"),
             "namespaces": [{"type": "pid"}, {"type": "mount"}, {"type": "ipc"},
                 {"type": "uts"}, {"type": "network"}],
         },

@@ -2,7 +2,7 @@
 
 use std::net::Ipv4Addr;
 
-use super::world::{At, OUTSIDE, UPLINK, on_private_host, port, run};
+use super::world::{At, OUTSIDE, UPLINK, World, on_private_host, port, run};
 use crate::network::NetworkSpec;
 
 #[test]
@@ -180,29 +180,42 @@ fn a_container_does_not_reach_services_of_the_hosts_loopback() {
 #[test]
 fn without_inter_container_traffic_only_published_ports_answer() {
     on_private_host(|world| async move {
-        let mut spec = NetworkSpec {
-            name: "a".into(),
-            ..NetworkSpec::default()
-        };
-        let option = "com.docker.network.bridge.enable_icc";
-        spec.driver_opts.insert(option.into(), "false".into());
-        world.network_of(spec).await;
-        let first = world.sandbox("a-1", &["a"], &[port(None, 8080, 80)]).await;
-        let second = world.sandbox("a-2", &["a"], &[]).await;
-        first.at.serve(80, "first");
-        first.at.serve(81, "hidden");
-        world.outside.serve(80, "outside");
-        assert!(second.at.is_refused(first.address(), 80));
-        // Nor by way of the host.
-        second.at.shell(&format!(
-            "ip route add {}/32 via {}",
-            first.address(),
-            first.gateway()
-        ));
-        assert!(second.at.is_refused(first.address(), 81));
-        assert!(second.at.ask(UPLINK, 8080).starts_with("first"));
-        assert!(second.at.ask(OUTSIDE, 80).starts_with("outside"));
+        World::filter_frames(true);
+        only_published_ports_answer(world).await;
     });
+}
+
+#[test]
+fn without_inter_container_traffic_only_published_ports_answer_unfiltered() {
+    on_private_host(|world| async move {
+        World::filter_frames(false);
+        only_published_ports_answer(world).await;
+    });
+}
+
+async fn only_published_ports_answer(world: World) {
+    let mut spec = NetworkSpec {
+        name: "a".into(),
+        ..NetworkSpec::default()
+    };
+    let option = "com.docker.network.bridge.enable_icc";
+    spec.driver_opts.insert(option.into(), "false".into());
+    world.network_of(spec).await;
+    let first = world.sandbox("a-1", &["a"], &[port(None, 8080, 80)]).await;
+    let second = world.sandbox("a-2", &["a"], &[]).await;
+    first.at.serve(80, "first");
+    first.at.serve(81, "hidden");
+    world.outside.serve(80, "outside");
+    assert!(second.at.is_refused(first.address(), 80));
+    // Nor by way of the host.
+    second.at.shell(&format!(
+        "ip route add {}/32 via {}",
+        first.address(),
+        first.gateway()
+    ));
+    assert!(second.at.is_refused(first.address(), 81));
+    assert!(second.at.ask(UPLINK, 8080).starts_with("first"));
+    assert!(second.at.ask(OUTSIDE, 80).starts_with("outside"));
 }
 
 #[test]

@@ -89,8 +89,8 @@ fn a_ptp_network_is_attached_and_detached_by_its_plugin() {
 #[test]
 fn a_macvlan_network_joins_the_parents_wire() {
     on_private_host(|world| async move {
-        At::Host.shell("ip link add dummy0 type dummy; ip link set dummy0 up; ip addr add 10.66.0.1/24 dev dummy0");
-        let mut network = driver("wire", "macvlan", &[("parent", "dummy0")]);
+        At::Host.shell("ip link add wire0 type veth peer name wire1; ip link set wire0 up; ip link set wire1 up; ip addr add 10.66.0.1/24 dev wire0");
+        let mut network = driver("wire", "macvlan", &[("parent", "wire0")]);
         network.pools = vec![IpamPool {
             subnet: Some("10.66.0.0/24".into()),
             ip_range: Some("10.66.0.64/26".into()),

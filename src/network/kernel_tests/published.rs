@@ -4,43 +4,56 @@ use std::net::{Ipv4Addr, TcpListener, UdpSocket};
 use std::os::fd::OwnedFd;
 
 use super::world::{
-    At, OUTSIDE, UPLINK, ask_with, describe, on_private_host, port, run, spec, udp,
+    At, OUTSIDE, UPLINK, World, ask_with, describe, on_private_host, port, run, spec, udp,
 };
 use crate::network::{NetworkError, PortRequest};
 
 #[test]
 fn a_port_answers_on_every_address_and_from_every_network() {
     on_private_host(|world| async move {
-        world.network("a").await;
-        world.network("b").await;
-        let requests = [port(None, 8080, 80), udp(port(None, 8053, 53))];
-        let web = world.sandbox("web-1", &["a"], &requests).await;
-        let peer = world.sandbox("peer-1", &["a"], &[]).await;
-        let other = world.sandbox("other-1", &["b"], &[]).await;
-        web.at.serve(80, "web");
-        web.at.serve_udp(53, "names");
-        let places = [&At::Host, &world.outside, &web.at, &peer.at, &other.at];
-        for at in places {
-            assert!(at.ask(UPLINK, 8080).starts_with("web"), "{at:?}");
-            let answer = at.ask_udp(UPLINK, 8053).expect("an answer");
-            assert!(answer.starts_with("names"), "{at:?}: {answer}");
-        }
-        assert!(At::Host.ask(Ipv4Addr::LOCALHOST, 8080).starts_with("web"));
-        assert!(At::Host.ask_udp(Ipv4Addr::LOCALHOST, 8053).is_ok());
-        assert!(peer.at.ask(peer.gateway(), 8080).starts_with("web"));
-        // The outside is seen as what it is.
-        assert_eq!(world.outside.ask(UPLINK, 8080), format!("web {OUTSIDE}"));
-        let keys: Vec<&str> = web.held.iter().map(|(key, _)| key.as_str()).collect();
-        assert_eq!(
-            keys,
-            [
-                "port/web-1/tcp/0.0.0.0:8080",
-                "port/web-1/udp/0.0.0.0:8053",
-                "dns/web-1/udp",
-                "dns/web-1/tcp"
-            ]
-        );
+        World::filter_frames(true);
+        answers_everywhere(world).await;
     });
+}
+
+#[test]
+fn a_port_answers_on_every_address_where_frames_are_not_filtered() {
+    on_private_host(|world| async move {
+        World::filter_frames(false);
+        answers_everywhere(world).await;
+    });
+}
+
+async fn answers_everywhere(world: World) {
+    world.network("a").await;
+    world.network("b").await;
+    let requests = [port(None, 8080, 80), udp(port(None, 8053, 53))];
+    let web = world.sandbox("web-1", &["a"], &requests).await;
+    let peer = world.sandbox("peer-1", &["a"], &[]).await;
+    let other = world.sandbox("other-1", &["b"], &[]).await;
+    web.at.serve(80, "web");
+    web.at.serve_udp(53, "names");
+    let places = [&At::Host, &world.outside, &web.at, &peer.at, &other.at];
+    for at in places {
+        assert!(at.ask(UPLINK, 8080).starts_with("web"), "{at:?}");
+        let answer = at.ask_udp(UPLINK, 8053).expect("an answer");
+        assert!(answer.starts_with("names"), "{at:?}: {answer}");
+    }
+    assert!(At::Host.ask(Ipv4Addr::LOCALHOST, 8080).starts_with("web"));
+    assert!(At::Host.ask_udp(Ipv4Addr::LOCALHOST, 8053).is_ok());
+    assert!(peer.at.ask(peer.gateway(), 8080).starts_with("web"));
+    // The outside is seen as what it is.
+    assert_eq!(world.outside.ask(UPLINK, 8080), format!("web {OUTSIDE}"));
+    let keys: Vec<&str> = web.held.iter().map(|(key, _)| key.as_str()).collect();
+    assert_eq!(
+        keys,
+        [
+            "port/web-1/tcp/0.0.0.0:8080",
+            "port/web-1/udp/0.0.0.0:8053",
+            "dns/web-1/udp",
+            "dns/web-1/tcp"
+        ]
+    );
 }
 
 #[test]
