@@ -19,13 +19,13 @@ impl Engine {
         process: &[u8],
         stdio: &Stdio,
     ) -> Result<(), EngineError> {
-        let path = |path: &std::path::Path| path.to_string_lossy().into_owned();
+        let [stdin, stdout, stderr] = stdio.paths();
         let request = ExecProcessRequest {
             container_id: id.into(),
             exec_id: exec_id.into(),
-            stdin: path(&stdio.stdin),
-            stdout: path(&stdio.stdout),
-            stderr: path(&stdio.stderr),
+            stdin,
+            stdout,
+            stderr,
             terminal: stdio.terminal,
             spec: Some(Any {
                 type_url: PROCESS_TYPE.into(),

@@ -13,7 +13,7 @@ mod leases;
 mod mounting;
 mod private;
 #[cfg(test)]
-mod runtime_tests;
+pub(crate) mod runtime_tests;
 mod snapshots;
 pub mod spec;
 mod tasks;

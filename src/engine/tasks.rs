@@ -13,7 +13,7 @@ use prost_types::Any;
 use tonic::Code;
 
 use super::connect::{Api, MESSAGE_LIMIT};
-use super::{Engine, EngineError, ExitStatus, NewTask, TaskRecord, TaskStatus};
+use super::{Engine, EngineError, ExitStatus, NewTask, Stdio, TaskRecord, TaskStatus};
 
 const RESOURCES_TYPE: &str = "types.containerd.io/opencontainers/runtime-spec/1/LinuxResources";
 const RUNC_OPTIONS_TYPE: &str = "containerd.runc.v1.Options";
@@ -54,9 +54,10 @@ impl Engine {
         }
     }
 
-    /// Creates the task and returns its process id; nothing of the user runs before [`Engine::start_task`].
+    /// Creates the task and returns its process id; nothing of the user runs before [`Engine::start_task`]. The FIFOs
+    /// for output must have a reader by now: the shim waits for it and gives up after ten seconds.
     pub async fn create_task(&self, task: &NewTask) -> Result<u32, EngineError> {
-        let path = |path: &std::path::Path| path.to_string_lossy().into_owned();
+        let [stdin, stdout, stderr] = task.stdio.paths();
         let options = RuncOptions {
             binary_name: task.runtime_binary.clone(),
             systemd_cgroup: task.systemd_cgroup,
@@ -64,9 +65,9 @@ impl Engine {
         let request = CreateTaskRequest {
             container_id: task.id.clone(),
             rootfs: task.rootfs.iter().map(Into::into).collect(),
-            stdin: path(&task.stdio.stdin),
-            stdout: path(&task.stdio.stdout),
-            stderr: path(&task.stdio.stderr),
+            stdin,
+            stdout,
+            stderr,
             terminal: task.stdio.terminal,
             options: Some(Any {
                 type_url: RUNC_OPTIONS_TYPE.into(),
@@ -233,6 +234,26 @@ impl Engine {
     }
 }
 
+impl Stdio {
+    /// Input, output and errors as the shim takes them: it knows "nothing at all", but not "no errors only".
+    pub(super) fn paths(&self) -> [String; 3] {
+        let [stdin, mut stdout, mut stderr] = [&self.stdin, &self.stdout, &self.stderr]
+            .map(|path| path.to_string_lossy().into_owned());
+        if !self.terminal
+            && [&stdin, &stdout, &stderr]
+                .iter()
+                .any(|path| !path.is_empty())
+        {
+            for output in [&mut stdout, &mut stderr] {
+                if output.is_empty() {
+                    *output = "/dev/null".into();
+                }
+            }
+        }
+        [stdin, stdout, stderr]
+    }
+}
+
 fn process_name(id: &str, exec_id: &str) -> String {
     if exec_id.is_empty() {
         format!("task `{id}`")
@@ -292,6 +313,21 @@ mod tests {
         assert_eq!(record.id, "a");
         assert_eq!(record.status, TaskStatus::Running);
         assert_eq!(record.exited_at, None);
+    }
+
+    #[test]
+    fn a_single_missing_output_is_dev_null() {
+        let stdio = Stdio {
+            stdout: "/f".into(),
+            ..Stdio::default()
+        };
+        assert_eq!(stdio.paths(), ["", "/f", "/dev/null"]);
+        assert_eq!(Stdio::default().paths(), ["", "", ""]);
+        let terminal = Stdio {
+            terminal: true,
+            ..stdio
+        };
+        assert_eq!(terminal.paths(), ["", "/f", ""]);
     }
 
     #[test]

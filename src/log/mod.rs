@@ -2,6 +2,7 @@
 
 mod file;
 mod journal;
+mod options;
 pub mod pump;
 pub mod reader;
 mod record;

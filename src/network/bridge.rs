@@ -3,13 +3,16 @@
 use std::collections::BTreeSet;
 use std::io;
 use std::net::IpAddr;
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 
 use ipnet::{IpNet, Ipv4Net};
 
+use super::batch::lock;
 use super::error::netlink_failed;
 use super::layout::{Layout, mac_of};
-use super::netlink::route::{Link, delete_link, new_address, new_bridge, set_alias};
+use super::netlink::route::{
+    Link, PortFlags, delete_link, new_address, new_bridge, set_alias, set_up,
+};
 use super::netlink::{Socket, accept_existing, accept_missing};
 use super::{NetworkError, NetworkRecord, namespace, options};
 
@@ -38,7 +41,7 @@ impl Bridges {
         network: &NetworkRecord,
         layout: &Layout,
     ) -> Result<Link, NetworkError> {
-        let mut whole = self.whole.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut whole = lock(&self.whole);
         let failed = || netlink_failed::<io::Error>(format!("make bridge {}", network.bridge));
         if let Some(link) = socket.link(&network.bridge).map_err(failed())?
             && whole.contains(&network.id)
@@ -50,8 +53,31 @@ impl Bridges {
         Ok(link)
     }
 
+    /// Makes what is missing of the bridge, whatever this process remembers; false if nothing was.
+    pub(super) fn repair(
+        &self,
+        socket: &mut Socket,
+        network: &NetworkRecord,
+        layout: &Layout,
+    ) -> Result<bool, NetworkError> {
+        let failed = || netlink_failed::<io::Error>(format!("look at bridge {}", network.bridge));
+        if let (Some(link), Some(gateway)) = (
+            socket.link(&network.bridge).map_err(failed())?,
+            gateway(network),
+        ) && link.is_up
+            && socket
+                .addresses()
+                .map_err(failed())?
+                .contains(&(link.index, IpNet::V4(gateway)))
+        {
+            return Ok(false);
+        }
+        self.forget(network);
+        self.ensure(socket, network, layout).map(|_| true)
+    }
+
     pub(super) fn forget(&self, network: &NetworkRecord) {
-        let mut whole = self.whole.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut whole = lock(&self.whole);
         whole.remove(&network.id);
     }
 }
@@ -73,16 +99,12 @@ fn make(
     }
     let mac = mac_of(gateway.addr());
     let made = socket.execute(vec![new_bridge(name, mac, options::mtu(&network.spec)?)]);
-    let is_new = made.is_ok();
     accept_existing(made).map_err(failed())?;
     let link = socket
         .link(name)
         .map_err(failed())?
         .ok_or_else(|| failed()(io::ErrorKind::NotFound.into()))?;
-    if !is_new
-        && link.alias != layout.alias(&network.id)
-        && options::bridge(&network.spec)?.is_none()
-    {
+    if !is_ours(&link, network, layout) && options::bridge(&network.spec)?.is_none() {
         return Err(failed()(io::Error::other(
             "another program has an interface of that name",
         )));
@@ -92,10 +114,10 @@ fn make(
     // Only IPv4 is configured; without this each bridge spends its first seconds with IPv6 discovery.
     namespace::set_if_there(&format!("net/ipv6/conf/{name}/disable_ipv6"), "1")?;
     let mut messages = vec![new_address(link.index, gateway)];
-    if is_new {
+    if is_ours(&link, network, layout) {
         messages.push(set_alias(name, &layout.alias(&network.id)));
     }
-    messages.push(super::netlink::route::set_up(name));
+    messages.push(set_up(name));
     for result in socket.execute_each(messages).map_err(failed())? {
         accept_existing(result).map_err(failed())?;
     }
@@ -130,8 +152,39 @@ fn check_routes(
     Ok(())
 }
 
-/// Removes the bridge of `network`; none there is fine.
-pub(super) fn remove(socket: &mut Socket, network: &NetworkRecord) -> Result<(), NetworkError> {
-    accept_missing(socket.execute(vec![delete_link(&network.bridge)]))
-        .map_err(netlink_failed(format!("remove bridge {}", network.bridge)))
+/// Whether we made the bridge. Until its alias is set, its hardware address tells.
+fn is_ours(link: &Link, network: &NetworkRecord, layout: &Layout) -> bool {
+    let mac = gateway(network).map(|gateway| mac_of(gateway.addr()));
+    link.alias == layout.alias(&network.id) || (link.alias.is_empty() && Some(link.mac) == mac)
+}
+
+/// How the port of a container on `network` behaves.
+pub(super) fn port_flags(network: &NetworkRecord) -> PortFlags {
+    PortFlags {
+        hairpin: true,
+        // Where frames within a bridge pass the rules for IP, those keep containers apart and still let them use
+        // published ports, whose packets are then bridged too.
+        isolated: !options::talk(&network.spec) && !filters_frames(),
+    }
+}
+
+/// Whether the kernel shows frames within bridges to the rules for IPv4.
+fn filters_frames() -> bool {
+    std::fs::read_to_string("/proc/sys/net/bridge/bridge-nf-call-iptables")
+        .is_ok_and(|text| text.trim() == "1")
+}
+
+/// Removes the bridge of `network`; none there is fine. One that was there before the network stays.
+pub(super) fn remove(
+    socket: &mut Socket,
+    network: &NetworkRecord,
+    layout: &Layout,
+) -> Result<(), NetworkError> {
+    let failed = || netlink_failed::<io::Error>(format!("remove bridge {}", network.bridge));
+    match socket.link(&network.bridge).map_err(failed())? {
+        Some(link) if is_ours(&link, network, layout) => {
+            accept_missing(socket.execute(vec![delete_link(&network.bridge)])).map_err(failed())
+        }
+        _ => Ok(()),
+    }
 }

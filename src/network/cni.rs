@@ -373,7 +373,7 @@ mod base64 {
 
             #[test]
             fn no_text_makes_the_decoder_panic(text in ".{0,50}") {
-                let _ = decode(&text);
+                drop(decode(&text));
             }
         }
     }

@@ -3,7 +3,6 @@
 use std::collections::BTreeSet;
 
 use super::address::Addresses;
-use super::firewall::Change;
 use super::host::Host;
 use super::layout::{CONTAINER_PREFIX, Layout, file_name};
 use super::{NetworkError, cni, conflist, namespace, record};
@@ -83,11 +82,7 @@ impl Host {
             conflist::write(network, layout)?;
         }
 
-        let change = Change {
-            rebuild: true,
-            ..Change::default()
-        };
-        self.firewall.apply(change, || record::rules(layout))?;
+        removed.extend(self.firewall.collect_garbage(|| record::rules(layout))?);
         Ok(removed)
     }
 }

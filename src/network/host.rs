@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use rustix::rand::{GetRandomFlags, getrandom};
 
 use super::address::Addresses;
+use super::batch::Batch;
 use super::bridge::{self, Bridges};
 use super::error::{invalid, io_failed, netlink_failed};
 use super::firewall::{Change, Firewall};
@@ -22,6 +23,8 @@ pub(super) struct Host {
     pub(super) layout: Layout,
     pub(super) firewall: Firewall,
     pub(super) bridges: Bridges,
+    /// Interfaces to delete.
+    pub(super) deletions: Batch<Vec<String>>,
 }
 
 fn check_name(name: &str) -> Result<(), NetworkError> {
@@ -44,6 +47,7 @@ impl Host {
         Self {
             firewall: Firewall::new(layout.clone()),
             bridges: Bridges::default(),
+            deletions: Batch::default(),
             layout,
         }
     }
@@ -150,7 +154,7 @@ impl Host {
         let mut outcome = Ok(());
         if record::is_ours(&network) {
             let mut socket = Socket::route().map_err(netlink_failed("open a netlink socket"))?;
-            outcome = bridge::remove(&mut socket, &network);
+            outcome = bridge::remove(&mut socket, &network, layout);
             self.bridges.forget(&network);
         }
         let conflist = conflist::remove(&network, layout);

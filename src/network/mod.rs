@@ -16,12 +16,14 @@ use thiserror::Error;
 use crate::state::{StateError, StateRoot, Versioned};
 
 mod address;
+mod batch;
 mod bridge;
 mod cni;
 mod conflist;
 mod error;
 mod firewall;
 mod garbage;
+mod hints;
 mod host;
 #[cfg(test)]
 mod kernel_tests;

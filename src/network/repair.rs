@@ -9,10 +9,10 @@ use super::firewall::Change;
 use super::host::Host;
 use super::layout::boot_id;
 use super::netlink::Socket;
-use super::netlink::route::{Link, PortFlags, set_master, set_port};
+use super::netlink::route::{set_master, set_port};
 use super::record::{self, Stored};
 use super::sandbox::{Joined, join, port_key};
-use super::{Attachment, Held, NetworkError, namespace, options, ports, resolver};
+use super::{Attachment, Held, NetworkError, bridge, namespace, ports, resolver};
 
 impl Host {
     pub(super) fn stored(&self, id: &str) -> Result<Stored, NetworkError> {
@@ -65,7 +65,7 @@ impl Host {
             return Ok(held);
         }
         self.repair_links(&joined, &mut stored)?;
-        self.repair_firewall(&stored)?;
+        self.repair_firewall()?;
         Ok(Vec::new())
     }
 
@@ -79,20 +79,17 @@ impl Host {
             .enumerate()
             .filter(|(_, join)| join.in_process())
         {
+            self.bridges
+                .repair(&mut socket, &join.network, &self.layout)?;
             let veth = self.layout.veth(&id, &join.interface);
             let port = socket.link(&veth).map_err(failed())?;
-            let bridge = socket.link(&join.network.bridge).map_err(failed())?;
+            let bridge = self
+                .bridges
+                .ensure(&mut socket, &join.network, &self.layout)?;
             match port {
-                Some(port) if is_port(&port, bridge.as_ref()) => {}
+                Some(port) if port.master == Some(bridge.index) && port.is_up => {}
                 Some(_) => {
-                    self.bridges.forget(&join.network);
-                    let bridge = self
-                        .bridges
-                        .ensure(&mut socket, &join.network, &self.layout)?;
-                    let flags = PortFlags {
-                        hairpin: true,
-                        isolated: !options::talk(&join.network.spec),
-                    };
+                    let flags = bridge::port_flags(&join.network);
                     let alias = self.layout.alias(&id);
                     socket
                         .execute(vec![
@@ -102,7 +99,6 @@ impl Host {
                         .map_err(failed())?;
                 }
                 None => {
-                    self.bridges.forget(&join.network);
                     let endpoint = self.plug_again(&mut socket, join, stored)?;
                     if let Some(slot) = stored.record.endpoints.get_mut(index) {
                         *slot = endpoint;
@@ -114,10 +110,9 @@ impl Host {
         Ok(())
     }
 
-    fn repair_firewall(&self, stored: &Stored) -> Result<(), NetworkError> {
+    fn repair_firewall(&self) -> Result<(), NetworkError> {
         let change = Change {
-            rebuild: true,
-            add: stored.forwards(),
+            check: true,
             ..Change::default()
         };
         self.firewall.apply(change, || record::rules(&self.layout))
@@ -133,10 +128,6 @@ impl Host {
         let alias = self.layout.alias(id);
         self.delete_links(|found| found == alias).map(drop)
     }
-}
-
-fn is_port(port: &Link, bridge: Option<&Link>) -> bool {
-    bridge.is_some_and(|bridge| port.master == Some(bridge.index))
 }
 
 /// The attachments of a sandbox with the addresses that it was given.

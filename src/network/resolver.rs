@@ -6,8 +6,13 @@
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
 use std::os::fd::OwnedFd;
 
-use super::error::io_failed;
-use super::{Held, NetworkError, firewall};
+use super::error::{io_failed, netlink_failed};
+use super::netlink::nftables::{self, Redirect};
+use super::{Held, NetworkError};
+
+/// Numbers of protocols.
+const TCP: u8 = 6;
+const UDP: u8 = 17;
 
 /// Where containers send their questions, as with Docker.
 const ADDRESS: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 11);
@@ -24,24 +29,16 @@ pub(super) fn open(sandbox: &str) -> Result<Held, NetworkError> {
     tcp.set_nonblocking(true).map_err(failed())?;
     let ports = [udp.local_addr(), tcp.local_addr()];
     let [udp_port, tcp_port] = ports.map(|address| address.as_ref().map_or(0, SocketAddr::port));
-    firewall::run_nft(&redirect(udp_port, tcp_port))?;
+    let redirect = |protocol, to| Redirect {
+        protocol,
+        address: ADDRESS,
+        from: 53,
+        to,
+    };
+    nftables::redirect(TABLE, &[redirect(UDP, udp_port), redirect(TCP, tcp_port)])
+        .map_err(netlink_failed("redirect port 53"))?;
     Ok(vec![
         (format!("dns/{sandbox}/udp"), OwnedFd::from(udp)),
         (format!("dns/{sandbox}/tcp"), OwnedFd::from(tcp)),
     ])
-}
-
-fn redirect(udp: u16, tcp: u16) -> String {
-    format!(
-        "table ip {TABLE}
-delete table ip {TABLE}
-table ip {TABLE} {{
-	chain output {{
-		type nat hook output priority -100; policy accept;
-		ip daddr {ADDRESS} udp dport 53 dnat to {ADDRESS}:{udp}
-		ip daddr {ADDRESS} tcp dport 53 dnat to {ADDRESS}:{tcp}
-	}}
-}}
-"
-    )
 }

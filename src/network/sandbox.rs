@@ -17,8 +17,8 @@ use super::host::Host;
 use super::layout::{Layout, boot_id, format_mac, mac_of, parse_mac};
 use super::netlink::conntrack::Forget;
 use super::netlink::route::{
-    LOOPBACK, Mac, PortFlags, Veth, delete_default_route, delete_link, delete_neighbour,
-    new_address, new_default_route, new_veth, set_port, set_up,
+    LOOPBACK, Mac, Veth, delete_default_route, delete_doomed, delete_neighbour, doom, new_address,
+    new_default_route, new_veth, set_port, set_up,
 };
 use super::netlink::{Socket, accept_missing};
 use super::record::{self, Stored};
@@ -450,10 +450,7 @@ impl Host {
         let failed = || netlink_failed::<io::Error>(format!("attach to network `{name}`"));
         let bridge = self.bridges.ensure(host, &join.network, &self.layout)?;
         let veth = self.layout.veth(id, &join.interface);
-        let flags = PortFlags {
-            hairpin: true,
-            isolated: !options::talk(&join.network.spec),
-        };
+        let flags = bridge::port_flags(&join.network);
         let made = host
             .execute_each(vec![
                 new_veth(&Veth {
@@ -578,20 +575,38 @@ impl Host {
         &self,
         matches: impl Fn(&str) -> bool,
     ) -> Result<Vec<String>, NetworkError> {
-        let failed = || netlink_failed::<io::Error>("delete interfaces");
+        let failed = || netlink_failed::<io::Error>("read the interfaces");
         let mut socket = Socket::route().map_err(failed())?;
-        let links = socket.links().map_err(failed())?;
         let prefix = self.layout.alias_prefix();
+        let links = socket.links().map_err(failed())?.into_iter();
         let names: Vec<String> = links
-            .into_iter()
             .filter(|link| link.alias.starts_with(&prefix) && matches(&link.alias))
             .map(|link| link.name)
             .collect();
-        let messages = names.iter().map(|name| delete_link(name)).collect();
-        for result in socket.execute_each(messages).map_err(failed())? {
-            accept_missing(result).map_err(failed())?;
-        }
+        self.delete_named(names.clone())?;
         Ok(names)
+    }
+
+    /// Deletes the host's ends of the interfaces of a sandbox.
+    fn unplug(&self, record: &SandboxRecord) -> Result<(), NetworkError> {
+        let id = &record.spec.id;
+        let names = interfaces(&record.spec.attachments)?;
+        let names = names.iter().map(|name| self.layout.veth(id, name));
+        self.delete_named(names.collect())
+    }
+
+    /// Deletes interfaces, together with those of calls that run at the same time; one that is gone is fine.
+    fn delete_named(&self, names: Vec<String>) -> Result<(), NetworkError> {
+        if names.is_empty() {
+            return Ok(());
+        }
+        let outcome = self.deletions.run(names, |batch| {
+            delete_all(&batch.concat()).map_err(|error| error.to_string())
+        });
+        outcome.map_err(|message| NetworkError::Netlink {
+            operation: "delete interfaces".into(),
+            source: message.into(),
+        })
     }
 
     /// Removes a sandbox by its record. Goes on after a failure and returns the first.
@@ -607,7 +622,7 @@ impl Host {
                 outcome = std::mem::replace(&mut outcome, Ok(())).and(Err(error));
             }
         };
-        keep(unplug(record, layout));
+        keep(self.unplug(record));
         keep(namespace::remove(&record.netns));
         // From here on a rewrite of the rules from the records leaves its ports out.
         keep(record::remove_sandbox(layout, id));
@@ -663,21 +678,15 @@ fn udp_ports(ports: &[PublishedPort]) -> Vec<(Ipv4Addr, u16)> {
     .collect()
 }
 
-/// Deletes the host's ends of the interfaces of a sandbox.
-fn unplug(record: &SandboxRecord, layout: &Layout) -> Result<(), NetworkError> {
-    let failed = || netlink_failed::<io::Error>("delete interfaces");
-    let names = interfaces(&record.spec.attachments)?;
-    if names.is_empty() {
-        return Ok(());
+fn delete_all(names: &[String]) -> io::Result<()> {
+    let mut socket = Socket::route()?;
+    let mut any = false;
+    for result in socket.execute_each(names.iter().map(|name| doom(name)).collect())? {
+        any |= result.is_ok();
+        accept_missing(result)?;
     }
-    let id = &record.spec.id;
-    let messages = names
-        .iter()
-        .map(|name| delete_link(&layout.veth(id, name)))
-        .collect();
-    let mut socket = Socket::route().map_err(failed())?;
-    for result in socket.execute_each(messages).map_err(failed())? {
-        accept_missing(result).map_err(failed())?;
+    if any {
+        accept_missing(socket.execute(vec![delete_doomed()]))?;
     }
     Ok(())
 }

@@ -7,4 +7,6 @@ pub mod desired;
 pub mod diff;
 pub mod observe;
 pub mod plan;
+pub mod prepare;
+mod reason;
 mod sandbox;

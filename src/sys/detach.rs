@@ -7,12 +7,12 @@ use std::process::Command;
 use rustix::fs::Mode;
 use rustix::io::FdFlags;
 
-/// Makes `command` start in a session of its own, with umask 077 and none of our descriptors but its stdio.
-pub fn detach(command: &mut Command) {
+/// Makes `command` start in a session of its own, with `umask` and none of our descriptors but its stdio.
+pub(crate) fn detach(command: &mut Command, umask: u32) {
     let last = highest_descriptor();
     let prepare = move || {
         rustix::process::setsid()?;
-        rustix::process::umask(Mode::from_bits_truncate(0o077));
+        rustix::process::umask(Mode::from_bits_truncate(umask));
         for number in 3..=last {
             // SAFETY: the number is used for this one call, which fails on a descriptor that is not open.
             let descriptor = unsafe { BorrowedFd::borrow_raw(number) };

@@ -10,6 +10,6 @@ mod detach;
 pub(crate) mod namespace;
 mod random;
 
-pub use detach::detach;
-pub use namespace::unshare_mounts;
+pub(crate) use detach::detach;
+pub(crate) use namespace::unshare_mounts;
 pub(crate) use random::random_hex;

@@ -6,7 +6,7 @@ use rustix::thread::UnshareFlags;
 
 /// Gives the calling thread a mount namespace of its own, from which nothing propagates back. It ends with the thread,
 /// so call it on a short-lived one. The thread's working directory is then its own, too.
-pub fn unshare_mounts() -> io::Result<()> {
+pub(crate) fn unshare_mounts() -> io::Result<()> {
     use rustix::mount::{MountPropagationFlags, mount_change};
     // SAFETY: the flags concern mounts and the working directory only; no descriptor table or memory is unshared.
     unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNS | UnshareFlags::FS) }?;

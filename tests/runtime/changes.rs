@@ -1,10 +1,6 @@
 //! What `up` does to a project that runs already.
 
-use std::collections::BTreeMap;
-
-use serde_json::Value;
-
-use crate::world::{Project, World};
+use crate::world::World;
 
 /// Two services, of which one has a variable.
 fn two_services(value: &str) -> String {
@@ -24,26 +20,17 @@ fn two_services(value: &str) -> String {
     )
 }
 
-/// The ids of all containers by another of their fields.
-fn ids(project: &Project<'_>, key: &str) -> BTreeMap<String, String> {
-    let containers = project.containers();
-    let text =
-        |container: &Value, name: &str| container[name].as_str().unwrap_or_default().to_owned();
-    let pair = |container| (text(container, key), text(container, "ID"));
-    containers.iter().map(pair).collect()
-}
-
 #[test]
 fn an_edit_recreates_only_the_service_that_it_concerns() {
     World::run(|world| {
         world.import_image("default");
         let project = world.project("edit", &two_services("one"));
         let _up = project.compose("up -d").success();
-        let before = ids(&project, "Service");
+        let before = project.fields("Service", "ID");
 
         project.write("compose.yaml", &two_services("two"));
         let _up = project.compose("up -d").success();
-        let after = ids(&project, "Service");
+        let after = project.fields("Service", "ID");
 
         assert_eq!(after["steady"], before["steady"]);
         assert_ne!(after["edited"], before["edited"]);
@@ -59,7 +46,7 @@ fn a_service_that_is_gone_from_the_file_is_removed_on_demand() {
         world.import_image("default");
         let project = world.project("orphan", &two_services("one"));
         let _up = project.compose("up -d").success();
-        let before = ids(&project, "Service");
+        let before = project.fields("Service", "ID");
 
         let shorter = two_services("one");
         let shorter = shorter.split("  edited:").next().unwrap();
@@ -69,7 +56,10 @@ fn a_service_that_is_gone_from_the_file_is_removed_on_demand() {
         let _up = project.compose("up -d --remove-orphans").success();
 
         assert_eq!(
-            ids(&project, "Service").into_iter().collect::<Vec<_>>(),
+            project
+                .fields("Service", "ID")
+                .into_iter()
+                .collect::<Vec<_>>(),
             [("steady".to_owned(), before["steady"].clone())]
         );
         let _down = project.compose("down").success();
@@ -82,9 +72,9 @@ fn a_scaled_service_keeps_the_replicas_that_it_has() {
         world.import_image("default");
         let project = world.project("scale", &two_services("one"));
         let _up = project.compose("up -d --scale steady=3").success();
-        let three = ids(&project, "Name");
+        let three = project.fields("Name", "ID");
         let _up = project.compose("up -d --scale steady=2").success();
-        let two = ids(&project, "Name");
+        let two = project.fields("Name", "ID");
 
         assert_eq!(
             two.keys().collect::<Vec<_>>(),

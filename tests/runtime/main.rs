@@ -4,6 +4,10 @@
 //! that names it.
 
 mod changes;
+mod failures;
 mod harness;
+mod lifecycle;
+mod network;
+mod secrets;
 mod stack;
 mod world;

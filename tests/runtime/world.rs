@@ -21,7 +21,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rustix::process::geteuid;
+use rustix::process::{Pid, Signal, geteuid, kill_process};
+use serde_json::Value;
 use tempfile::TempDir;
 
 pub(crate) use command::{Output, Run, Running};
@@ -185,9 +186,19 @@ impl World {
             .args(words)
     }
 
+    /// Kills every process of the world whose command line contains the text, and says how many.
+    pub(crate) fn kill(&self, text: &str) -> usize {
+        let victims = processes_in(&self.name)
+            .into_iter()
+            .filter(|(_, line)| line.contains(text));
+        let pids = victims.filter_map(|(pid, _)| Pid::from_raw(pid));
+        pids.filter(|pid| kill_process(*pid, Signal::KILL).is_ok())
+            .count()
+    }
+
     /// Fetches a page from inside the world, with one request.
     pub(crate) fn get(&self, url: &str) -> Output {
-        let wget = ["wget", "-Y", "off", "-T", "10", "-q", "-O", "-", url];
+        let wget = ["wget", "-Y", "off", "-q", "-O", "-", url];
         self.command("busybox")
             .args(wget)
             .within(Duration::from_secs(30))
@@ -202,6 +213,14 @@ impl World {
         Project {
             world: self,
             folder,
+        }
+    }
+
+    /// A project whose folder is there already.
+    pub(crate) fn project_in(&self, folder: &Path) -> Project<'_> {
+        Project {
+            world: self,
+            folder: folder.to_owned(),
         }
     }
 
@@ -268,7 +287,7 @@ impl World {
     }
 
     /// Ends containerd, its shims and containers live on.
-    pub(crate) fn stop_containerd(&mut self, signal: rustix::process::Signal) {
+    pub(crate) fn stop_containerd(&mut self, signal: Signal) {
         if let Some(containerd) = self.containerd.take() {
             containerd.signal(signal);
             let _output = containerd.finish();
@@ -373,6 +392,11 @@ pub(crate) struct Project<'w> {
 }
 
 impl Project<'_> {
+    /// Lets go of the world, so that it can be changed.
+    pub(crate) fn into_folder(self) -> PathBuf {
+        self.folder
+    }
+
     /// Replaces a file of the project.
     pub(crate) fn write(&self, name: &str, text: &str) {
         fs::write(self.folder.join(name), text).unwrap();
@@ -393,12 +417,36 @@ impl Project<'_> {
 
     /// What `compose ps --all --format json` says, one object for each container.
     #[track_caller]
-    pub(crate) fn containers(&self) -> Vec<serde_json::Value> {
+    pub(crate) fn containers(&self) -> Vec<Value> {
         let listed = self.compose("ps --all --format json").success();
         let parse = |line| {
             serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}\n{listed}"))
         };
         listed.stdout.lines().map(parse).collect()
+    }
+
+    /// One field of all containers by another, as in name → state.
+    #[track_caller]
+    pub(crate) fn fields(&self, key: &str, value: &str) -> BTreeMap<String, String> {
+        let text = |container: &Value, name: &str| match container[name].as_str() {
+            Some(text) => text.to_owned(),
+            None => panic!("no {name} in {container}"),
+        };
+        let containers = self.containers();
+        containers
+            .iter()
+            .map(|container| (text(container, key), text(container, value)))
+            .collect()
+    }
+}
+
+/// Waits for something that is promised to happen soon.
+#[track_caller]
+pub(crate) fn eventually(what: &str, mut happened: impl FnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(15);
+    while !happened() {
+        assert!(Instant::now() < deadline, "{what}: not within 15 s");
+        thread::sleep(Duration::from_millis(50));
     }
 }
 

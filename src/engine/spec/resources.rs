@@ -292,36 +292,20 @@ mod tests {
             ..Resources::default()
         };
         let mut host = Host::example();
-        insta::assert_json_snapshot!(json_of(&resources, &host), @r#"
-        {
-          "memory": {
-            "limit": 67108864,
-            "swap": 134217728,
-            "swappiness": 10,
-            "disableOOMKiller": true
-          },
-          "cpu": {
-            "realtimeRuntime": 1000
-          },
-          "blockIO": {
-            "weight": 100,
-            "weightDevice": [
-              {
-                "major": 8,
-                "minor": 0,
-                "weight": 200
-              }
-            ],
-            "throttleReadBpsDevice": [
-              {
-                "major": 8,
-                "minor": 0,
-                "rate": 1024
-              }
-            ]
-          }
-        }
-        "#);
+        assert_eq!(
+            json_of(&resources, &host),
+            json!({
+                "memory": {
+                    "limit": 67_108_864, "swap": 134_217_728, "swappiness": 10, "disableOOMKiller": true,
+                },
+                "cpu": { "realtimeRuntime": 1000 },
+                "blockIO": {
+                    "weight": 100,
+                    "weightDevice": [{ "major": 8, "minor": 0, "weight": 200 }],
+                    "throttleReadBpsDevice": [{ "major": 8, "minor": 0, "rate": 1024 }],
+                },
+            })
+        );
         host.cgroup = CgroupVersion::V2;
         host.controls = super::super::Controls::default();
         assert_eq!(

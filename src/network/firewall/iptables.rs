@@ -8,7 +8,10 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::nft::Bridge;
-use crate::network::{NetworkError, process};
+use crate::network::NetworkError;
+use crate::network::error::netlink_failed;
+use crate::network::netlink::nftables;
+use crate::network::process::{self, Finished};
 
 const LIMIT: Duration = Duration::from_secs(30);
 
@@ -69,28 +72,59 @@ fn restore(chain: &str, bridges: &[Bridge], there: &str) -> Option<String> {
     Some(text)
 }
 
+/// Whether nothing is to be done. Where iptables keeps its rules in nftables this needs no program.
+pub(super) fn is_whole(chain: &str, bridges: &[Bridge]) -> Result<bool, NetworkError> {
+    let Some(list) = process::find("iptables") else {
+        return Ok(true);
+    };
+    let found = nftables::rules("filter").map_err(netlink_failed("read the firewall"))?;
+    if let Some(rules) = found.get(chain) {
+        let jumps = found.get("FORWARD").into_iter().flatten();
+        let jumps = jumps.filter(|rule| names_chain(rule, chain)).count();
+        return Ok(jumps == 1 && rules.len() == bridges.len() * 2 && !bridges.is_empty());
+    }
+    let listed = list_rules(&list)?;
+    Ok(listed.is_none_or(|there| restore(chain, bridges, &there).is_none()))
+}
+
+/// Whether the expressions of a rule hold this name.
+fn names_chain(expressions: &[u8], chain: &str) -> bool {
+    let name = [chain.as_bytes(), &[0]].concat();
+    expressions.windows(name.len()).any(|window| window == name)
+}
+
+fn failed(message: String) -> NetworkError {
+    NetworkError::Firewall { message }
+}
+
+fn run(program: &Path, arguments: &[&str], input: &str) -> Result<Finished, NetworkError> {
+    let mut command = process::command(program);
+    process::run(command.args(arguments), input.as_bytes(), LIMIT)
+        .map_err(|error| failed(format!("{}: {error}", program.display())))
+}
+
+/// What `iptables -S` shows; `None` if the kernel has no such table, so that nothing drops there either.
+fn list_rules(program: &Path) -> Result<Option<String>, NetworkError> {
+    let listed = run(program, &["-w", "10", "-t", "filter", "-S"], "")?;
+    if listed.status.success() {
+        return Ok(Some(String::from_utf8_lossy(&listed.stdout).into_owned()));
+    }
+    tracing::debug!(
+        message = process::complaint(&listed),
+        "iptables is not usable"
+    );
+    Ok(None)
+}
+
 /// Brings our chain into the state that `bridges` asks for. Without iptables there is nothing to do.
 pub(super) fn apply(chain: &str, bridges: &[Bridge]) -> Result<(), NetworkError> {
     let (Some(list), Some(change)) = (process::find("iptables"), process::find("iptables-restore"))
     else {
         return Ok(());
     };
-    let failed = |message: String| NetworkError::Firewall { message };
-    let run = |program: &Path, arguments: &[&str], input: &str| {
-        let mut command = process::command(program);
-        process::run(command.args(arguments), input.as_bytes(), LIMIT)
-            .map_err(|error| failed(format!("{}: {error}", program.display())))
-    };
-    let listed = run(&list, &["-w", "10", "-t", "filter", "-S"], "")?;
-    if !listed.status.success() {
-        // The kernel has no such table, so nothing drops there either.
-        tracing::debug!(
-            message = process::complaint(&listed),
-            "iptables is not usable"
-        );
+    let Some(there) = list_rules(&list)? else {
         return Ok(());
-    }
-    let there = String::from_utf8_lossy(&listed.stdout);
+    };
     let Some(input) = restore(chain, bridges, &there) else {
         return Ok(());
     };

@@ -4,14 +4,16 @@
 //! records on disk are the truth; a table that is missing, wiped or out of step is written anew from them.
 
 mod iptables;
+mod live;
 mod nft;
 
 use std::collections::BTreeSet;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::Mutex;
 use std::time::Duration;
 
 pub(super) use nft::{Bridge, Forward, Rules};
 
+use super::batch::{Batch, lock};
 use super::error::io_failed;
 use super::layout::Layout;
 use super::netlink::conntrack::{self, Forget};
@@ -24,6 +26,8 @@ const LIMIT: Duration = Duration::from_secs(30);
 pub(super) struct Change {
     /// Write everything anew from the records.
     pub(super) rebuild: bool,
+    /// Look whether all is as the records ask for, and write it anew if not.
+    pub(super) check: bool,
     pub(super) add: Vec<Forward>,
     pub(super) remove: Vec<Forward>,
     /// Connections to forget once the rules are changed.
@@ -31,37 +35,29 @@ pub(super) struct Change {
 }
 
 impl Change {
-    fn is_empty(&self) -> bool {
-        !self.rebuild && self.add.is_empty() && self.remove.is_empty() && self.forget.is_empty()
+    fn touches_rules(&self) -> bool {
+        self.rebuild || self.check || !self.add.is_empty() || !self.remove.is_empty()
     }
-}
 
-#[derive(Debug)]
-struct Pending {
-    change: Change,
-    outcome: Arc<OnceLock<Result<(), String>>>,
+    fn is_empty(&self) -> bool {
+        !self.touches_rules() && self.forget.is_empty()
+    }
 }
 
 /// The firewall of one state root.
 #[derive(Debug)]
 pub(super) struct Firewall {
     layout: Layout,
-    pending: Mutex<Vec<Pending>>,
-    applying: Mutex<()>,
+    changes: Batch<Change>,
     /// Networks whose rules this process has seen applied.
     installed: Mutex<BTreeSet<String>>,
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Firewall {
     pub(super) fn new(layout: Layout) -> Self {
         Self {
             layout,
-            pending: Mutex::default(),
-            applying: Mutex::default(),
+            changes: Batch::default(),
             installed: Mutex::default(),
         }
     }
@@ -83,73 +79,86 @@ impl Firewall {
         if change.is_empty() {
             return Ok(());
         }
-        let outcome = Arc::new(OnceLock::new());
-        lock(&self.pending).push(Pending {
-            change,
-            outcome: Arc::clone(&outcome),
+        let outcome = self.changes.run(change, |batch| {
+            self.apply_batch(&batch, records)
+                .map_err(|error| match error {
+                    NetworkError::Firewall { message } => message,
+                    other => chain(&other),
+                })
         });
-        let guard = lock(&self.applying);
-        if outcome.get().is_none() {
-            let batch = std::mem::take(&mut *lock(&self.pending));
-            let result = self.apply_batch(&batch, records);
-            let result = result.map_err(|error| match error {
-                NetworkError::Firewall { message } => message,
-                other => chain(&other),
-            });
-            for pending in &batch {
-                // Each is set once, here.
-                drop(pending.outcome.set(result.clone()));
-            }
-        }
-        drop(guard);
-        match outcome.get() {
-            Some(Err(message)) => Err(NetworkError::Firewall {
-                message: message.clone(),
-            }),
-            _ => Ok(()),
-        }
+        outcome.map_err(|message| NetworkError::Firewall { message })
     }
 
     fn apply_batch(
         &self,
-        batch: &[Pending],
+        batch: &[Change],
         records: impl FnOnce() -> Result<(Rules, Vec<String>), NetworkError>,
     ) -> Result<(), NetworkError> {
-        let file = self.layout.lock_file("firewall")?;
-        file.lock().map_err(io_failed("lock the firewall"))?;
-        let (rules, networks) = records()?;
-        let all = |part: fn(&Change) -> &Vec<Forward>| -> Vec<Forward> {
-            let parts = batch.iter().flat_map(|pending| part(&pending.change));
-            parts.cloned().collect()
-        };
-        let (add, remove) = (all(|change| &change.add), all(|change| &change.remove));
-        // A record may claim the port of one that goes; only the records know who has it then.
-        let disputed = remove.iter().any(|gone| {
-            let claims = rules.forwards.iter().chain(&add);
-            claims.into_iter().any(|claim| claim.same_key(gone))
-        });
-        let rebuild = disputed || batch.iter().any(|pending| pending.change.rebuild);
-        let elements = nft::change(&self.layout.table(), &add, &remove);
-        if rebuild
-            || (!elements.is_empty()
-                && run_nft(&elements)
-                    .inspect_err(|error| {
-                        tracing::debug!(%error, "the firewall is written anew");
-                    })
-                    .is_err())
-        {
-            self.rebuild(&rules, networks)?;
+        if batch.iter().any(Change::touches_rules) {
+            self.change_rules(batch, records)?;
         }
         let mut forget = Forget::default();
-        for pending in batch {
-            forget.addresses.extend(&pending.change.forget.addresses);
-            forget.udp.extend(&pending.change.forget.udp);
+        for change in batch {
+            forget.addresses.extend(&change.forget.addresses);
+            forget.udp.extend(&change.forget.udp);
         }
         if let Err(error) = conntrack::forget(&forget) {
             // Kernels without that interface only keep old connections until they time out.
             tracing::warn!(%error, "cannot delete old connections");
         }
         Ok(())
+    }
+
+    fn change_rules(
+        &self,
+        batch: &[Change],
+        records: impl FnOnce() -> Result<(Rules, Vec<String>), NetworkError>,
+    ) -> Result<(), NetworkError> {
+        let file = self.layout.lock_file("firewall")?;
+        file.lock().map_err(io_failed("lock the firewall"))?;
+        let (rules, networks) = records()?;
+        let all = |part: fn(&Change) -> &Vec<Forward>| -> Vec<Forward> {
+            batch.iter().flat_map(part).cloned().collect()
+        };
+        let (add, remove) = (all(|change| &change.add), all(|change| &change.remove));
+        // A record may claim the port of one that goes; only the records know who has it then.
+        let disputed = remove.iter().any(|gone| {
+            let mut claims = rules.forwards.iter().chain(&add);
+            claims.any(|claim| claim.same_key(gone))
+        });
+        let rebuild = disputed
+            || batch.iter().any(|change| change.rebuild)
+            || (batch.iter().any(|change| change.check) && !self.is_whole(&rules)?);
+        if !rebuild {
+            let elements = nft::change(&self.layout.table(), &add, &remove);
+            match run_nft(&elements) {
+                Ok(()) => return Ok(()),
+                Err(error) => tracing::debug!(%error, "the firewall is written anew"),
+            }
+        }
+        self.rebuild(&rules, networks)
+    }
+
+    fn is_whole(&self, rules: &Rules) -> Result<bool, NetworkError> {
+        Ok(live::read(&self.layout.table())? == live::expected(rules)
+            && iptables::is_whole(&self.layout.chain(), &rules.bridges)?)
+    }
+
+    /// Deletes what the records do not ask for, and returns what it was.
+    pub(super) fn collect_garbage(
+        &self,
+        records: impl FnOnce() -> Result<(Rules, Vec<String>), NetworkError>,
+    ) -> Result<Vec<String>, NetworkError> {
+        let file = self.layout.lock_file("firewall")?;
+        file.lock().map_err(io_failed("lock the firewall"))?;
+        let (rules, networks) = records()?;
+        let found = live::read(&self.layout.table())?;
+        let expected = live::expected(&rules);
+        if found == expected && iptables::is_whole(&self.layout.chain(), &rules.bridges)? {
+            return Ok(Vec::new());
+        }
+        self.rebuild(&rules, networks)?;
+        Ok(found.surplus(&expected))
     }
 
     fn rebuild(&self, rules: &Rules, networks: Vec<String>) -> Result<(), NetworkError> {
@@ -170,8 +179,8 @@ fn chain(error: &dyn std::error::Error) -> String {
     text
 }
 
-/// Runs `nft -f -` in the namespace of the calling thread.
-pub(super) fn run_nft(script: &str) -> Result<(), NetworkError> {
+/// Runs `nft -f -`.
+fn run_nft(script: &str) -> Result<(), NetworkError> {
     let failed = |message: String| NetworkError::Firewall { message };
     let program = process::find("nft").ok_or_else(|| failed("`nft` is not installed".into()))?;
     let mut command = process::command(&program);

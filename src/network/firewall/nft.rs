@@ -21,6 +21,13 @@ pub(in crate::network) struct Bridge {
     pub(in crate::network) talk: bool,
 }
 
+impl Bridge {
+    /// Whether packets that leave it get another source address.
+    pub(super) fn is_translated(&self) -> bool {
+        self.masquerade && !self.internal
+    }
+}
+
 /// A published port and where it leads.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::network) struct Forward {
@@ -63,13 +70,19 @@ pub(in crate::network) struct Rules {
     pub(in crate::network) forwards: Vec<Forward>,
 }
 
+impl Rules {
+    pub(super) fn is_empty(&self) -> bool {
+        self.bridges.is_empty() && self.forwards.is_empty()
+    }
+}
+
 /// Rules that no container changes; sets and maps hold what does.
 ///
 /// Packets for 127.0.0.0/8 from anywhere but loopback are dropped before translation, as `route_localnet` of the bridges
 /// would let containers reach services of the host that listen on loopback only. Nothing but published ports comes into a
 /// bridge from elsewhere; `internal` ones are closed both ways. What stays within a network keeps its source address
 /// unless it came through a published port: then the answer has to come back through the host.
-const CHAINS: &str = "
+pub(super) const CHAINS: &str = "
 	chain loopback {
 		type filter hook prerouting priority -300; policy accept;
 		iifname != \"lo\" ip daddr 127.0.0.0/8 drop
@@ -115,7 +128,7 @@ fn set(text: &mut String, head: &str, elements: &[String]) {
 /// Replaces the whole table in one transaction.
 pub(super) fn replace(table: &str, rules: &Rules) -> String {
     let mut text = format!("table ip {table}\ndelete table ip {table}\n");
-    if rules.bridges.is_empty() && rules.forwards.is_empty() {
+    if rules.is_empty() {
         return text;
     }
     let _ = writeln!(text, "table ip {table} {{");
@@ -132,7 +145,7 @@ pub(super) fn replace(table: &str, rules: &Rules) -> String {
     let pairs = |list: Vec<String>| -> Vec<String> {
         list.iter().map(|name| format!("{name} . {name}")).collect()
     };
-    let translated = subnets(&|bridge| bridge.masquerade && !bridge.internal);
+    let translated = subnets(&Bridge::is_translated);
     let translated: Vec<String> = translated.iter().map(ToString::to_string).collect();
     let inside: Vec<String> = subnets(&|_| true).iter().map(ToString::to_string).collect();
     set(&mut text, "set bridges { type ifname;", &names(&|_| true));

@@ -230,6 +230,14 @@ impl World {
         }
     }
 
+    /// Frames within bridges pass the rules for IP or do not, as on hosts with and without `br_netfilter`.
+    pub(super) fn filter_frames(filter: bool) {
+        let path = "/proc/sys/net/bridge/bridge-nf-call-iptables";
+        if filter || Path::new(path).exists() {
+            std::fs::write(path, if filter { "1" } else { "0" }).expect("the module br_netfilter");
+        }
+    }
+
     pub(super) fn path(&self) -> &Path {
         self.root.path()
     }

@@ -5,6 +5,7 @@
 //! there is no asynchronous client here.
 
 pub(super) mod conntrack;
+pub(super) mod nftables;
 pub(super) mod route;
 
 use std::io;
@@ -166,16 +167,45 @@ impl Socket {
         &mut self,
         messages: Vec<Message>,
     ) -> io::Result<Vec<io::Result<()>>> {
+        self.exchange(None, messages, None)
+    }
+
+    /// As [`Socket::execute_each`], as a transaction between two messages that are not answered.
+    fn execute_between(
+        &mut self,
+        begin: Message,
+        messages: Vec<Message>,
+        end: Message,
+    ) -> io::Result<Vec<io::Result<()>>> {
+        self.exchange(Some(begin), messages, Some(end))
+    }
+
+    fn exchange(
+        &mut self,
+        begin: Option<Message>,
+        messages: Vec<Message>,
+        end: Option<Message>,
+    ) -> io::Result<Vec<io::Result<()>>> {
         if messages.is_empty() {
             return Ok(Vec::new());
         }
-        let first = self.sequence.wrapping_add(1);
         let mut bytes = Vec::new();
-        let count = messages.len();
-        for mut message in messages {
-            self.sequence = self.sequence.wrapping_add(1);
-            message.seal(self.sequence, FLAG_ACKNOWLEDGE);
+        let mut append = |mut message: Message, sequence, flags| {
+            message.seal(sequence, flags);
             bytes.extend_from_slice(&message.bytes);
+        };
+        if let Some(begin) = begin {
+            append(begin, self.sequence, 0);
+        }
+        let first = self.sequence.wrapping_add(1);
+        let count = messages.len();
+        for message in messages {
+            self.sequence = self.sequence.wrapping_add(1);
+            append(message, self.sequence, FLAG_ACKNOWLEDGE);
+        }
+        if let Some(end) = end {
+            self.sequence = self.sequence.wrapping_add(1);
+            append(end, self.sequence, 0);
         }
         self.send(&bytes)?;
         let mut answers: Vec<Option<io::Result<()>>> = (0..count).map(|_| None).collect();
@@ -183,12 +213,17 @@ impl Socket {
         while missing > 0 {
             self.receive(|received| {
                 let position = received.sequence.wrapping_sub(first) as usize;
-                if received.kind == MESSAGE_ERROR
-                    && let Some(answer) = answers.get_mut(position)
-                    && answer.is_none()
-                {
-                    *answer = Some(error_of(received.payload));
-                    missing -= 1;
+                if received.kind != MESSAGE_ERROR {
+                    return Ok(false);
+                }
+                match answers.get_mut(position) {
+                    Some(answer) if answer.is_none() => {
+                        *answer = Some(error_of(received.payload));
+                        missing -= 1;
+                    }
+                    Some(_) => {}
+                    // A transaction that is refused as a whole.
+                    None => error_of(received.payload)?,
                 }
                 Ok(missing == 0)
             })?;
@@ -346,7 +381,7 @@ mod tests {
         #[test]
         fn damaged_attributes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
             for (_, value) in attributes(&bytes).take(1000) {
-                let _ = string(value);
+                drop(string(value));
             }
         }
     }

@@ -28,6 +28,7 @@ const LINK_MASTER: u16 = 10;
 const LINK_INFO: u16 = 18;
 const LINK_ALIAS: u16 = 20;
 const LINK_NAMESPACE: u16 = 28;
+const LINK_GROUP: u16 = 27;
 const INFO_KIND: u16 = 1;
 const INFO_DATA: u16 = 2;
 const INFO_SLAVE_KIND: u16 = 4;
@@ -53,6 +54,9 @@ const NEIGHBOUR_DESTINATION: u16 = 1;
 /// Loopback is the first interface of each namespace.
 pub(in crate::network) const LOOPBACK: u32 = 1;
 
+/// Group of interfaces that are about to be deleted.
+const DOOMED: u32 = 0x636f_6d70;
+
 /// A hardware address.
 pub(in crate::network) type Mac = [u8; 6];
 
@@ -66,6 +70,7 @@ pub(in crate::network) struct Link {
     pub(in crate::network) mtu: u32,
     /// Index of the bridge that it is a port of.
     pub(in crate::network) master: Option<u32>,
+    pub(in crate::network) is_up: bool,
 }
 
 /// A pair of virtual Ethernet interfaces to be made.
@@ -173,6 +178,16 @@ pub(in crate::network) fn delete_link(name: &str) -> Message {
     Message::new(DELETE_LINK, 0, &link_header(0, 0)).text(LINK_NAME, name)
 }
 
+/// Marks an interface that [`delete_doomed`] deletes.
+pub(in crate::network) fn doom(name: &str) -> Message {
+    change_link(name, 0).attribute(LINK_GROUP, &DOOMED.to_ne_bytes())
+}
+
+/// Deletes all marked interfaces at once: the kernel waits a few milliseconds per deletion, however many go with it.
+pub(in crate::network) fn delete_doomed() -> Message {
+    Message::new(DELETE_LINK, 0, &link_header(0, 0)).attribute(LINK_GROUP, &DOOMED.to_ne_bytes())
+}
+
 /// An address with its broadcast address.
 pub(in crate::network) fn new_address(index: u32, address: Ipv4Net) -> Message {
     let mut header = [FAMILY_IPV4, address.prefix_len(), 0, 0, 0, 0, 0, 0];
@@ -232,6 +247,7 @@ pub(in crate::network) fn delete_neighbour(index: u32, address: Ipv4Addr) -> Mes
 fn read_link(payload: &[u8]) -> Option<Link> {
     let mut link = Link {
         index: word(payload, 4),
+        is_up: word(payload, 8) & LINK_UP != 0,
         ..Link::default()
     };
     for (kind, value) in attributes(payload.get(16..)?) {

@@ -104,14 +104,15 @@ fn firewall(world: &World) -> Vec<String> {
 /// All processes of the world but its first one and its containerd.
 fn processes(world: &World) -> Vec<String> {
     let others = processes_in(&world.name).into_iter().filter(|(pid, line)| {
-        *pid != world.holder.id() && *pid != world.init && !line.starts_with("containerd --config")
+        ![world.holder.id(), world.init].contains(&pid.cast_unsigned())
+            && !line.starts_with("containerd --config")
     });
     others.map(|(_, line)| line).collect()
 }
 
 /// The processes in a cgroup of this name or below it, with their command lines. The cgroup is what
 /// tells them: containers have pid namespaces of their own.
-pub(crate) fn processes_in(cgroup: &str) -> Vec<(u32, String)> {
+pub(crate) fn processes_in(cgroup: &str) -> Vec<(i32, String)> {
     let mut found = Vec::new();
     for entry in fs::read_dir("/proc").unwrap().flatten() {
         let Ok(pid) = entry.file_name().to_string_lossy().parse() else {
