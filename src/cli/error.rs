@@ -1,6 +1,5 @@
 //! The one place where errors become text and an exit code.
 
-use std::error::Error;
 use std::io;
 use std::process::ExitCode;
 
@@ -266,16 +265,6 @@ pub fn did_you_mean<'a>(
         .filter(|(distance, candidate)| *distance <= candidate.chars().count().max(3) / 3)
         .min_by_key(|(distance, _)| *distance)
         .map(|(_, candidate)| format!("did you mean `{candidate}`?"))
-}
-
-/// The chain of an error on one line, for logs and details.
-pub fn chain(error: &(dyn Error + 'static)) -> String {
-    let mut text = error.to_string();
-    for cause in std::iter::successors(error.source(), |error| error.source()) {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-    }
-    text
 }
 
 #[cfg(test)]

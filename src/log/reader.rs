@@ -363,12 +363,12 @@ impl Reader {
 
     /// Answers marks: nothing more is there.
     fn tell_caught_up(&mut self) -> Result<(), Unheard> {
-        let marked: Vec<_> = self
-            .readings
-            .iter_mut()
-            .filter(|(_, reading)| std::mem::take(&mut reading.marked))
-            .map(|(key, _)| key.clone())
-            .collect();
+        let mut marked = Vec::new();
+        for (key, reading) in &mut self.readings {
+            if std::mem::take(&mut reading.marked) {
+                marked.push(key.clone());
+            }
+        }
         marked.into_iter().try_for_each(|key| self.send(Item::CaughtUp { key }))
     }
 

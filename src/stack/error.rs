@@ -1,6 +1,7 @@
 //! Why an operation on a stack failed.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use thiserror::Error;
 
@@ -57,8 +58,8 @@ pub enum StackError {
     /// The runtime could not start a command; `code` is 126 or 127.
     #[error("{message}")]
     Refused { code: u8, message: String },
-    #[error("`{text}` is not a time or a duration")]
-    Time { text: String },
+    #[error("application not healthy after {}s", after.as_secs())]
+    NotHealthy { after: Duration },
 }
 
 fn failures_text(count: usize) -> String {

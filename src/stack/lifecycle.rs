@@ -19,13 +19,12 @@ impl Stack {
         }
     }
 
-    /// Starts containers that exist. `wait`: until they run or are healthy, for at most `wait_timeout` seconds.
-    pub fn start(&self, services: Vec<String>, wait: bool, wait_timeout: Option<u64>) -> Request {
+    /// Starts containers that exist. `wait`: until they run or are healthy.
+    pub fn start(&self, services: Vec<String>, wait: bool) -> Request {
         Request::Start {
             project: self.boxed_project(),
             services,
             wait,
-            wait_timeout,
         }
     }
 

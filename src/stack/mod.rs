@@ -1,7 +1,7 @@
 //! The public face of the library: what can be done with a project, one file per operation.
 //!
 //! Reads look at the world themselves. Whatever changes it is asked of the project's supervisor, which is started where
-//! there is something to do. Nothing here prints; what happens is told as [`Reply`]s.
+//! there is something to do. Nothing here prints; what happens is told as [`Reply`](crate::supervisor::protocol::Reply)s.
 
 mod attach;
 mod error;
@@ -36,7 +36,6 @@ use crate::model::Project;
 use crate::network::Networks;
 use crate::reconcile::observe::{Observed, observe};
 use crate::state::{StateRoot, Versioned, read_json, write_json};
-use crate::supervisor::protocol::Reply;
 
 /// What a stack is opened with.
 #[derive(Clone, Debug)]

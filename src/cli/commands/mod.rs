@@ -21,15 +21,17 @@ mod up;
 pub(super) mod version;
 
 use std::io::{stderr, stdout};
+use std::time::Duration;
 
 use clap::Subcommand;
+use tokio::time::timeout;
 
 use super::drive::{Replies, block_on, drive};
 use super::error::{CommandError, ExitStatus};
 use super::globals::Context;
 use super::progress::Renderer;
 use super::ui::Ui;
-use crate::stack::{Outcome, Stack, rehearse};
+use crate::stack::{Outcome, Stack, StackError, rehearse};
 use crate::supervisor::protocol::Request;
 
 #[derive(Debug, Subcommand)]
@@ -95,6 +97,17 @@ fn perform(
     operation: &'static str,
     request: Request,
 ) -> Result<Outcome, CommandError> {
+    perform_within(ui, stack, operation, request, None)
+}
+
+/// As [`perform`]; gives up after `limit`.
+fn perform_within(
+    ui: &mut Ui,
+    stack: &Stack,
+    operation: &'static str,
+    request: Request,
+    limit: Option<Duration>,
+) -> Result<Outcome, CommandError> {
     block_on(async {
         if !ui.dry_run {
             let work = async |replies: Replies| {
@@ -102,7 +115,13 @@ fn perform(
                     // Whoever shows replies lives as long as the work.
                     let _ = replies.send(reply);
                 };
-                stack.ask(request, tell).await
+                let asked = stack.ask(request, tell);
+                match limit {
+                    Some(limit) => timeout(limit, asked)
+                        .await
+                        .unwrap_or(Err(StackError::NotHealthy { after: limit })),
+                    None => asked.await,
+                }
             };
             return drive(ui, operation, work).await;
         }

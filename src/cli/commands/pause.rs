@@ -16,7 +16,7 @@ pub struct PauseArgs {
 }
 
 pub fn run(context: &mut Context, arguments: &PauseArgs) -> Result<ExitStatus, CommandError> {
-    on_containers(context, "pause", &arguments.services, |stack, services| {
+    on_containers(context, "pause", &arguments.services, |_, services| {
         Request::Pause { services }
     })?;
     Ok(ExitStatus::Success)

@@ -1,8 +1,10 @@
 //! `compose start`
 
+use std::time::Duration;
+
 use clap::Args;
 
-use super::on_containers;
+use super::perform_within;
 use crate::cli::error::{CommandError, ExitStatus};
 use crate::cli::globals::Context;
 
@@ -21,9 +23,16 @@ pub struct StartArgs {
 }
 
 pub fn run(context: &mut Context, arguments: &StartArgs) -> Result<ExitStatus, CommandError> {
-    on_containers(context, "start", &arguments.services, |stack, services| {
-        let seconds = Some(arguments.wait_timeout).filter(|seconds| *seconds > 0);
-        stack.start(services, arguments.wait, seconds)
-    })?;
+    let (project, name) = context.project_or_name(&arguments.services)?;
+    let stack = context.stack(project, name);
+    let request = stack.start(arguments.services.clone(), arguments.wait);
+    let limit = Some(arguments.wait_timeout).filter(|seconds| *seconds > 0);
+    perform_within(
+        &mut context.ui,
+        &stack,
+        "start",
+        request,
+        limit.map(Duration::from_secs),
+    )?;
     Ok(ExitStatus::Success)
 }

@@ -16,7 +16,7 @@ pub struct UnpauseArgs {
 }
 
 pub fn run(context: &mut Context, arguments: &UnpauseArgs) -> Result<ExitStatus, CommandError> {
-    on_containers(context, "unpause", &arguments.services, |stack, services| {
+    on_containers(context, "unpause", &arguments.services, |_, services| {
         Request::Unpause { services }
     })?;
     Ok(ExitStatus::Success)
