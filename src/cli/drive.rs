@@ -13,10 +13,12 @@ use crate::stack::StackError;
 use crate::supervisor::protocol::Reply;
 
 /// Time between two frames of a list that is redrawn.
-pub const FRAME: Duration = Duration::from_millis(100);
+pub(crate) const FRAME: Duration = Duration::from_millis(100);
 
 /// Runs `work` on a runtime of its own. Whatever it leaves behind ends with the process.
-pub fn block_on<T>(work: impl Future<Output = Result<T, CommandError>>) -> Result<T, CommandError> {
+pub(crate) fn block_on<T>(
+    work: impl Future<Output = Result<T, CommandError>>,
+) -> Result<T, CommandError> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
@@ -27,14 +29,14 @@ pub fn block_on<T>(work: impl Future<Output = Result<T, CommandError>>) -> Resul
 
 /// SIGINT, SIGTERM and SIGHUP.
 #[derive(Debug)]
-pub struct Interrupts {
+pub(crate) struct Interrupts {
     interrupt: Signal,
     terminate: Signal,
     hang_up: Signal,
 }
 
 impl Interrupts {
-    pub fn listen() -> Result<Self, CommandError> {
+    pub(crate) fn listen() -> Result<Self, CommandError> {
         Ok(Self {
             interrupt: signal(SignalKind::interrupt())?,
             terminate: signal(SignalKind::terminate())?,
@@ -43,7 +45,7 @@ impl Interrupts {
     }
 
     /// The number of the next one. Cancel-safe.
-    pub async fn next(&mut self) -> i32 {
+    pub(crate) async fn next(&mut self) -> i32 {
         tokio::select! {
             // All three are cancel-safe by tokio's contract.
             _ = self.interrupt.recv() => SignalKind::interrupt().as_raw_value(),
@@ -54,10 +56,10 @@ impl Interrupts {
 }
 
 /// Where a stack's operation tells what happens.
-pub type Replies = UnboundedSender<Reply>;
+pub(crate) type Replies = UnboundedSender<Reply>;
 
 /// Runs `work` and shows what it tells. A signal ends it: what runs is cancelled with the future.
-pub async fn drive<T>(
+pub(crate) async fn drive<T>(
     ui: &mut Ui,
     operation: &'static str,
     work: impl AsyncFnOnce(Replies) -> Result<T, StackError>,

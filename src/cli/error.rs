@@ -11,7 +11,7 @@ use crate::supervisor::protocol::Failure;
 
 /// How a command ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ExitStatus {
+pub(crate) enum ExitStatus {
     Success,
     Failure,
     /// `plan --detailed-exitcode`: there is something to do.
@@ -23,7 +23,7 @@ pub enum ExitStatus {
 }
 
 impl ExitStatus {
-    pub const fn code(self) -> u8 {
+    pub(crate) const fn code(self) -> u8 {
         match self {
             Self::Success => 0,
             Self::Failure => 1,
@@ -34,7 +34,7 @@ impl ExitStatus {
     }
 
     /// From the exit code of a container, which has at most eight bits.
-    pub fn container(code: u32) -> Self {
+    pub(crate) fn container(code: u32) -> Self {
         Self::Container(u8::try_from(code & 0xff).unwrap_or(u8::MAX))
     }
 }
@@ -47,7 +47,7 @@ impl From<ExitStatus> for ExitCode {
 
 /// What sort of error it is decides how it is shown and the exit code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ErrorKind {
+pub(crate) enum ErrorKind {
     /// The user, the files or the world are not as they should be.
     User,
     /// The command line is wrong.
@@ -64,7 +64,7 @@ pub enum ErrorKind {
 
 /// Why a command failed.
 #[derive(Debug)]
-pub struct CommandError {
+pub(crate) struct CommandError {
     pub kind: ErrorKind,
     pub failures: Vec<Failure>,
     pub hints: Vec<String>,
@@ -79,20 +79,20 @@ impl CommandError {
         }
     }
 
-    pub fn user(message: impl Into<String>) -> Self {
+    pub(crate) fn user(message: impl Into<String>) -> Self {
         Self::new(ErrorKind::User, Failure::new("", message))
     }
 
-    pub fn usage(message: impl Into<String>) -> Self {
+    pub(crate) fn usage(message: impl Into<String>) -> Self {
         Self::new(ErrorKind::Usage, Failure::new("", message))
     }
 
     /// `text` is shown as it is.
-    pub fn rendered(text: impl Into<String>) -> Self {
+    pub(crate) fn rendered(text: impl Into<String>) -> Self {
         Self::new(ErrorKind::Rendered, Failure::new("", text))
     }
 
-    pub fn interrupted() -> Self {
+    pub(crate) fn interrupted() -> Self {
         Self {
             kind: ErrorKind::Interrupted,
             failures: Vec::new(),
@@ -100,7 +100,7 @@ impl CommandError {
         }
     }
 
-    pub fn failed(failures: Vec<Failure>) -> Self {
+    pub(crate) fn failed(failures: Vec<Failure>) -> Self {
         Self {
             kind: ErrorKind::User,
             failures,
@@ -109,20 +109,20 @@ impl CommandError {
     }
 
     #[must_use]
-    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+    pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hints.push(hint.into());
         self
     }
 
     #[must_use]
-    pub fn hint_if(self, hint: Option<String>) -> Self {
+    pub(crate) fn hint_if(self, hint: Option<String>) -> Self {
         match hint {
             Some(hint) => self.hint(hint),
             None => self,
         }
     }
 
-    pub fn exit_status(&self) -> ExitStatus {
+    pub(crate) fn exit_status(&self) -> ExitStatus {
         match self.kind {
             ErrorKind::User | ErrorKind::Usage | ErrorKind::Rendered => ExitStatus::Failure,
             ErrorKind::BrokenPipe => ExitStatus::Success,
@@ -132,9 +132,9 @@ impl CommandError {
     }
 
     /// Shows the error and returns how the command ended.
-    pub fn report(&self, ui: &mut Ui) -> ExitStatus {
+    pub(crate) fn report(&self, ui: &mut Ui) -> ExitStatus {
         // What was printed before comes first.
-        let _ = ui.flush();
+        ui.flush().ok();
         let text = match ui.progress {
             ProgressMode::Json => self.json(),
             _ => self.text(ui.talk_color),
@@ -144,12 +144,16 @@ impl CommandError {
     }
 
     /// For people.
-    pub fn text(&self, color: bool) -> String {
+    pub(crate) fn text(&self, color: bool) -> String {
         if matches!(self.kind, ErrorKind::BrokenPipe | ErrorKind::Interrupted) {
             return String::new();
         }
         if self.kind == ErrorKind::Rendered {
-            return self.failures.iter().map(|failure| failure.message.as_str()).collect();
+            return self
+                .failures
+                .iter()
+                .map(|failure| failure.message.as_str())
+                .collect();
         }
         let mut text = String::new();
         for failure in &self.failures {
@@ -255,7 +259,7 @@ impl From<StackError> for CommandError {
 }
 
 /// The candidate that looks most like `name`, as a hint.
-pub fn did_you_mean<'a>(
+pub(crate) fn did_you_mean<'a>(
     name: &str,
     candidates: impl IntoIterator<Item = &'a str>,
 ) -> Option<String> {
@@ -313,7 +317,10 @@ mod tests {
     #[test]
     fn only_near_names_are_suggested() {
         let names = ["database", "web", "worker"];
-        assert_eq!(did_you_mean("databsae", names).unwrap(), "did you mean `database`?");
+        assert_eq!(
+            did_you_mean("databsae", names).unwrap(),
+            "did you mean `database`?"
+        );
         assert_eq!(did_you_mean("wbe", names).unwrap(), "did you mean `web`?");
         assert_eq!(did_you_mean("queue", names), None);
     }

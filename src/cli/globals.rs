@@ -19,7 +19,7 @@ use crate::supervisor::protocol::Failure;
 const DEFAULT_NAMESPACE: &str = "default";
 
 #[derive(Args, Clone, Debug, Default)]
-pub struct GlobalArgs {
+pub(crate) struct GlobalArgs {
     /// Compose configuration files; `-` is standard input
     #[arg(short, long, value_name = "FILE", help_heading = GLOBAL)]
     pub file: Vec<PathBuf>,
@@ -68,7 +68,7 @@ const GLOBAL: &str = "Global options";
 
 /// What a command needs of the project's files.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Selection<'a> {
+pub(crate) struct Selection<'a> {
     /// Services to keep, their profiles active; empty: all.
     pub services: &'a [String],
     /// Leave out the dependencies of `services`.
@@ -79,13 +79,13 @@ pub struct Selection<'a> {
 
 /// A command's surroundings.
 #[derive(Debug)]
-pub struct Context {
+pub(crate) struct Context {
     pub globals: GlobalArgs,
     pub ui: Ui,
 }
 
 impl Context {
-    pub fn new(globals: GlobalArgs) -> Result<Self, CommandError> {
+    pub(crate) fn new(globals: GlobalArgs) -> Result<Self, CommandError> {
         let variable = |name| std::env::var(name).ok();
         let ansi = Ansi::resolve(globals.ansi.as_deref(), variable("COMPOSE_ANSI").as_deref())?;
         let terminal = std::io::IsTerminal::is_terminal(&std::io::stderr());
@@ -96,7 +96,7 @@ impl Context {
     }
 
     /// Options for the loader, as far as they come from before the command.
-    pub fn load_options(&self) -> Result<LoadOptions, CommandError> {
+    pub(crate) fn load_options(&self) -> Result<LoadOptions, CommandError> {
         let globals = &self.globals;
         let working_dir = std::env::current_dir().map_err(|error| {
             CommandError::user(format!("cannot find the working directory: {error}"))
@@ -125,7 +125,7 @@ impl Context {
     }
 
     /// Loads the project and shows what the loader warns of.
-    pub fn load(&mut self, selection: Selection<'_>) -> Result<Project, CommandError> {
+    pub(crate) fn load(&mut self, selection: Selection<'_>) -> Result<Project, CommandError> {
         let options = self.selected_options(selection)?;
         match load(&options) {
             Ok(loaded) => Ok(self.accept(loaded)),
@@ -148,7 +148,7 @@ impl Context {
     }
 
     /// How diagnostics of files are drawn.
-    pub fn style(&self) -> Style {
+    pub(crate) fn style(&self) -> Style {
         Style {
             color: self.ui.talk_color,
             width: terminal::size().0,
@@ -187,7 +187,7 @@ impl Context {
 
     /// For commands that can do without files: the project where files are named or no name is given, else only its
     /// name, from `-p` or `COMPOSE_PROJECT_NAME`. `services` must be known where there are files.
-    pub fn project_or_name(
+    pub(crate) fn project_or_name(
         &mut self,
         services: &[String],
     ) -> Result<(Option<Project>, String), CommandError> {
@@ -214,7 +214,7 @@ impl Context {
     }
 
     /// The stack of a project, or of what carries its name.
-    pub fn stack(&self, project: Option<Project>, name: String) -> Stack {
+    pub(crate) fn stack(&self, project: Option<Project>, name: String) -> Stack {
         Stack::open(StackOptions {
             project,
             name,
@@ -223,7 +223,7 @@ impl Context {
     }
 
     /// Options of a stack without a project.
-    pub fn stack_options(&self) -> StackOptions {
+    pub(crate) fn stack_options(&self) -> StackOptions {
         StackOptions {
             project: None,
             name: String::new(),
@@ -246,7 +246,7 @@ fn place(diagnostic: &Diagnostic) -> String {
 }
 
 /// Docker's words for a service that is not in the file.
-pub fn no_such_service<'a>(
+pub(crate) fn no_such_service<'a>(
     name: &str,
     known: impl IntoIterator<Item = &'a str>,
 ) -> CommandError {
@@ -254,16 +254,30 @@ pub fn no_such_service<'a>(
 }
 
 /// Refuses names that the project does not have, enabled or not.
-pub fn check_services(project: &Project, services: &[String]) -> Result<(), CommandError> {
-    let known = || project.services.keys().chain(project.disabled_services.keys());
-    match services.iter().find(|name| !known().any(|service| service == *name)) {
+pub(crate) fn check_services(project: &Project, services: &[String]) -> Result<(), CommandError> {
+    let known = || {
+        project
+            .services
+            .keys()
+            .chain(project.disabled_services.keys())
+    };
+    match services
+        .iter()
+        .find(|name| !known().any(|service| service == *name))
+    {
         Some(name) => Err(no_such_service(name, known().map(String::as_str))),
         None => Ok(()),
     }
 }
 
 /// Whether a variable of the project, from the shell or `.env`, means yes.
-pub fn is_set(project: &Project, variable: &str) -> bool {
-    let value = project.environment.get(variable).map(|value| value.to_lowercase());
-    matches!(value.as_deref(), Some("1" | "t" | "true" | "y" | "yes" | "on"))
+pub(crate) fn is_set(project: &Project, variable: &str) -> bool {
+    let value = project
+        .environment
+        .get(variable)
+        .map(|value| value.to_lowercase());
+    matches!(
+        value.as_deref(),
+        Some("1" | "t" | "true" | "y" | "yes" | "on")
+    )
 }

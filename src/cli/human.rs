@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
 /// A rough span: `Less than a second`, `About a minute`, `3 weeks` …
-pub fn duration(span: Duration) -> String {
+pub(crate) fn duration(span: Duration) -> String {
     let seconds = span.as_secs();
     let minutes = seconds / 60;
     // Hours alone are rounded, as Docker does.
@@ -27,19 +27,19 @@ pub fn duration(span: Duration) -> String {
 }
 
 /// The span from `then` to `now`; a moment in the future counts as now.
-pub fn since(then: Timestamp, now: Timestamp) -> String {
+pub(crate) fn since(then: Timestamp, now: Timestamp) -> String {
     duration(Duration::try_from(now.duration_since(then)).unwrap_or_default())
 }
 
 /// A moment as Go's `time.Time` prints it, in UTC: `2026-11-21 05:42:04 +0000 UTC`.
-pub fn moment(at: Timestamp) -> String {
+pub(crate) fn moment(at: Timestamp) -> String {
     at.to_zoned(TimeZone::UTC)
         .strftime("%Y-%m-%d %H:%M:%S +0000 UTC")
         .to_string()
 }
 
 /// A moment with nine digits of fraction: `2026-11-21T05:42:04.478809740Z`.
-pub fn precise(at: Timestamp) -> String {
+pub(crate) fn precise(at: Timestamp) -> String {
     format!("{at:.9}")
 }
 

@@ -12,12 +12,20 @@ use crate::reconcile::plan::{Action, Change, Plan, Reason, Step};
 const HIDDEN: &str = "(hidden)";
 
 /// For people: each resource that changes and why; what stays is only counted.
-pub fn human(project: &str, plan: &Plan, show_values: bool, color: bool) -> String {
+pub(crate) fn human(project: &str, plan: &Plan, show_values: bool, color: bool) -> String {
     let mut text = String::new();
-    let changed: Vec<&Change> = plan.changes.iter().filter(|change| change.change != "none").collect();
+    let changed: Vec<&Change> = plan
+        .changes
+        .iter()
+        .filter(|change| change.change != "none")
+        .collect();
     let unchanged = plan.changes.len() - changed.len();
     if changed.is_empty() {
-        let waits = if plan.is_empty() { "" } else { ", after some waiting" };
+        let waits = if plan.is_empty() {
+            ""
+        } else {
+            ", after some waiting"
+        };
         // Writing to a string cannot fail, here and below.
         let _ = writeln!(text, "Project {project} is up to date{waits}.");
         return text;
@@ -88,14 +96,27 @@ fn explain(reason: &Reason, show_values: bool) -> String {
 
 /// Whether what stands at `path` may be secret: variables, and definitions that may hold credentials.
 fn is_private(path: &str) -> bool {
-    ["environment", "secrets", "logging", "driver_opts", "command", "entrypoint", "healthcheck", "labels"]
-        .iter()
-        .any(|private| path.split(['.', '[']).any(|part| part == *private))
+    [
+        "environment",
+        "secrets",
+        "logging",
+        "driver_opts",
+        "command",
+        "entrypoint",
+        "healthcheck",
+        "labels",
+    ]
+    .iter()
+    .any(|private| path.split(['.', '[']).any(|part| part == *private))
 }
 
 /// For programs. Definitions and values are in it only with `show_values`.
-pub fn machine(project: &str, plan: &Plan, show_values: bool) -> String {
-    let steps: Vec<Value> = plan.steps.iter().map(|step| step_json(step, show_values)).collect();
+pub(crate) fn machine(project: &str, plan: &Plan, show_values: bool) -> String {
+    let steps: Vec<Value> = plan
+        .steps
+        .iter()
+        .map(|step| step_json(step, show_values))
+        .collect();
     let changes: Vec<Value> = plan
         .changes
         .iter()
@@ -193,14 +214,22 @@ mod tests {
         });
         Plan {
             steps: vec![Step {
-                action: Action::CreateContainer { desired, replaces: Some("abc".into()) },
+                action: Action::CreateContainer {
+                    desired,
+                    replaces: Some("abc".into()),
+                },
                 reasons: vec![changed("environment.LEVEL")],
                 after: Vec::new(),
                 follows: Vec::new(),
             }],
             changes: vec![
                 change("network", "shop_default", "create", vec![Reason::Missing]),
-                change("container", "shop-web-1", "recreate", vec![changed("environment.LEVEL"), changed("image")]),
+                change(
+                    "container",
+                    "shop-web-1",
+                    "recreate",
+                    vec![changed("environment.LEVEL"), changed("image")],
+                ),
                 change("container", "shop-db-1", "none", Vec::new()),
                 change("container", "shop-old-1", "remove", vec![Reason::Orphan]),
             ],
@@ -249,15 +278,31 @@ mod tests {
             changes: vec![change("container", "shop-db-1", "none", Vec::new())],
             ..Plan::default()
         };
-        assert_eq!(human("shop", &plan, false, false), "Project shop is up to date.\n");
+        assert_eq!(
+            human("shop", &plan, false, false),
+            "Project shop is up to date.\n"
+        );
     }
 
     #[test]
     fn reasons_are_sentences() {
         let table = [
-            (Reason::Requested { by: "--force-recreate".into() }, "asked for by --force-recreate"),
-            (Reason::Follows { resource: "service db".into() }, "follows service db"),
-            (Reason::NotRunning { exit_code: Some(3) }, "is not running, exited with code 3"),
+            (
+                Reason::Requested {
+                    by: "--force-recreate".into(),
+                },
+                "asked for by --force-recreate",
+            ),
+            (
+                Reason::Follows {
+                    resource: "service db".into(),
+                },
+                "follows service db",
+            ),
+            (
+                Reason::NotRunning { exit_code: Some(3) },
+                "is not running, exited with code 3",
+            ),
             (Reason::Surplus, "more replicas than wanted"),
         ];
         for (reason, text) in table {

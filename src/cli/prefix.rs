@@ -11,7 +11,7 @@ const RAINBOW: [&str; 10] = [
 
 /// Gives each container its colour, and all the same width.
 #[derive(Debug)]
-pub struct Prefixes {
+pub(crate) struct Prefixes {
     color: bool,
     /// Without, lines are printed bare.
     shown: bool,
@@ -21,7 +21,7 @@ pub struct Prefixes {
 }
 
 impl Prefixes {
-    pub fn new(color: bool, shown: bool) -> Self {
+    pub(crate) fn new(color: bool, shown: bool) -> Self {
         Self {
             color,
             shown,
@@ -31,7 +31,7 @@ impl Prefixes {
     }
 
     /// Makes `name` known, so that lines of others are aligned to it from now on.
-    pub fn register(&mut self, name: &str) {
+    pub(crate) fn register(&mut self, name: &str) {
         self.width = self.width.max(name.chars().count());
         if !self.known.contains_key(name) {
             let color = RAINBOW[self.known.len() % RAINBOW.len()];
@@ -40,7 +40,7 @@ impl Prefixes {
     }
 
     /// `text`, which may be several lines, each behind `web-1  | ` and ended by a line feed.
-    pub fn lines(&mut self, name: &str, text: &str) -> String {
+    pub(crate) fn lines(&mut self, name: &str, text: &str) -> String {
         self.register(name);
         let prefix = if self.shown {
             let padded = format!("{name:<width$} | ", width = self.width + 1);
@@ -58,7 +58,7 @@ impl Prefixes {
     }
 
     /// A line about the container itself, in its colour: `web-1 exited with code 0`.
-    pub fn status(&mut self, name: &str, message: &str) -> String {
+    pub(crate) fn status(&mut self, name: &str, message: &str) -> String {
         self.register(name);
         let text = format!("{name} {message}");
         let start = if self.color { "\r\x1b[K" } else { "" };
@@ -67,7 +67,7 @@ impl Prefixes {
 }
 
 /// Name of a container without that of its project, if it has the usual form.
-pub fn short_name<'a>(project: &str, name: &'a str) -> &'a str {
+pub(crate) fn short_name<'a>(project: &str, name: &'a str) -> &'a str {
     name.strip_prefix(project)
         .and_then(|rest| rest.strip_prefix(['-', '_']))
         .filter(|rest| !rest.is_empty())
@@ -81,7 +81,10 @@ mod tests {
     #[test]
     fn prefixes_are_padded_to_the_longest_name_known() {
         let mut prefixes = Prefixes::new(false, true);
-        assert_eq!(prefixes.lines("web-1", "a\nb\n"), "web-1  | a\nweb-1  | b\n");
+        assert_eq!(
+            prefixes.lines("web-1", "a\nb\n"),
+            "web-1  | a\nweb-1  | b\n"
+        );
         prefixes.register("once-1");
         assert_eq!(prefixes.lines("web-1", "c"), "web-1   | c\n");
         assert_eq!(prefixes.lines("once-1", "\n"), "once-1  | \n");
@@ -90,9 +93,15 @@ mod tests {
     #[test]
     fn colours_are_given_in_docker_s_order_and_start_again() {
         let mut prefixes = Prefixes::new(true, true);
-        assert_eq!(prefixes.lines("web-1", "x\n"), "\x1b[36mweb-1  | \x1b[0mx\n");
+        assert_eq!(
+            prefixes.lines("web-1", "x\n"),
+            "\x1b[36mweb-1  | \x1b[0mx\n"
+        );
         assert_eq!(prefixes.lines("db-1", "x\n"), "\x1b[33mdb-1   | \x1b[0mx\n");
-        assert_eq!(prefixes.status("web-1", "exited with code 3"), "\r\x1b[K\x1b[36mweb-1 exited with code 3\x1b[0m\n");
+        assert_eq!(
+            prefixes.status("web-1", "exited with code 3"),
+            "\r\x1b[K\x1b[36mweb-1 exited with code 3\x1b[0m\n"
+        );
         for number in 0..8 {
             prefixes.register(&number.to_string());
         }

@@ -14,7 +14,7 @@ const LONGEST: usize = 1 << 20;
 
 /// How lines are shown.
 #[derive(Clone, Copy, Debug)]
-pub struct LogStyle {
+pub(crate) struct LogStyle {
     pub color: bool,
     pub prefix: bool,
     pub timestamps: bool,
@@ -24,7 +24,7 @@ pub struct LogStyle {
 
 /// Puts parts of lines together and prints them with the name of their container.
 #[derive(Debug)]
-pub struct LogPrinter {
+pub(crate) struct LogPrinter {
     project: String,
     style: LogStyle,
     prefixes: Prefixes,
@@ -33,7 +33,7 @@ pub struct LogPrinter {
 }
 
 impl LogPrinter {
-    pub fn new(project: &str, style: LogStyle) -> Self {
+    pub(crate) fn new(project: &str, style: LogStyle) -> Self {
         Self {
             project: project.into(),
             style,
@@ -43,13 +43,13 @@ impl LogPrinter {
     }
 
     /// Makes containers known, so that all lines are aligned from the first.
-    pub fn register<'a>(&mut self, names: impl IntoIterator<Item = &'a str>) {
+    pub(crate) fn register<'a>(&mut self, names: impl IntoIterator<Item = &'a str>) {
         for name in names {
             self.prefixes.register(short_name(&self.project, name));
         }
     }
 
-    pub fn entry(&mut self, ui: &mut Ui, entry: LogEntry) -> io::Result<()> {
+    pub(crate) fn entry(&mut self, ui: &mut Ui, entry: LogEntry) -> io::Result<()> {
         match entry {
             LogEntry::Line { name, line } => self.line(ui, name, line),
             LogEntry::Trouble { name, text } => {
@@ -97,7 +97,7 @@ impl LogPrinter {
     }
 
     /// Prints what is left of lines of `container` (all if `None`) that never ended.
-    pub fn flush(&mut self, ui: &mut Ui, container: Option<&str>) -> io::Result<()> {
+    pub(crate) fn flush(&mut self, ui: &mut Ui, container: Option<&str>) -> io::Result<()> {
         let left: Vec<(String, String)> = self
             .begun
             .keys()
@@ -113,9 +113,11 @@ impl LogPrinter {
     }
 
     /// `web-1 exited with code 0`.
-    pub fn status(&mut self, ui: &mut Ui, name: &str, message: &str) -> io::Result<()> {
+    pub(crate) fn status(&mut self, ui: &mut Ui, name: &str, message: &str) -> io::Result<()> {
         self.flush(ui, Some(name))?;
-        let text = self.prefixes.status(short_name(&self.project, name), message);
+        let text = self
+            .prefixes
+            .status(short_name(&self.project, name), message);
         ui.data(&text)?;
         ui.flush()
     }

@@ -80,7 +80,7 @@ fn trace(verbose: bool) {
         .with_env_filter(filter)
         .with_writer(std::io::stderr);
     // Only a second call could fail.
-    let _ = subscriber.try_init();
+    subscriber.try_init().ok();
 }
 
 /// The commands with flags as people read them.
@@ -91,7 +91,8 @@ fn plain() -> clap::Command {
 /// The commands as they are parsed: `--flag=false` is understood, as Docker's users write it.
 fn parser(arguments: &[OsString]) -> clap::Command {
     let mut command = with_values(plain());
-    let wanted = |argument: &OsString| argument == "--help" || argument == "-h" || argument == "help";
+    let wanted =
+        |argument: &OsString| argument == "--help" || argument == "-h" || argument == "help";
     if arguments.iter().any(wanted) {
         // Help is shown without the values that flags may have.
         let mut plain = plain();
@@ -150,7 +151,7 @@ fn usage(error: &clap::Error) -> ExitCode {
     match error.kind() {
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
             // Nobody is left to be told that this failed.
-            let _ = ui.data(&text).and_then(|()| ui.flush());
+            ui.data(&text).and_then(|()| ui.flush()).ok();
             ExitStatus::Success.into()
         }
         ErrorKind::InvalidSubcommand => {
@@ -188,11 +189,18 @@ pub fn reference() -> String {
 }
 
 fn section(text: &mut String, command: &mut clap::Command) {
-    let name = command.get_bin_name().unwrap_or(command.get_name()).to_owned();
+    let name = command
+        .get_bin_name()
+        .unwrap_or(command.get_name())
+        .to_owned();
     let help = command.render_help().to_string();
     let help: Vec<&str> = help.lines().map(str::trim_end).collect();
     // Writing to a string cannot fail.
-    let _ = write!(text, "\n## `{name}`\n\n```text\n{}\n```\n", help.join("\n").trim_end());
+    let _ = write!(
+        text,
+        "\n## `{name}`\n\n```text\n{}\n```\n",
+        help.join("\n").trim_end()
+    );
 }
 
 #[cfg(test)]
@@ -200,8 +208,10 @@ mod tests {
     use super::*;
 
     fn parse(arguments: &[&str]) -> Result<Cli, clap::Error> {
-        let arguments: Vec<OsString> =
-            std::iter::once("compose").chain(arguments.iter().copied()).map(Into::into).collect();
+        let arguments: Vec<OsString> = std::iter::once("compose")
+            .chain(arguments.iter().copied())
+            .map(Into::into)
+            .collect();
         let matches = parser(&arguments).try_get_matches_from(&arguments)?;
         Cli::from_arg_matches(&matches)
     }
@@ -229,7 +239,19 @@ mod tests {
     #[test]
     fn globals_stand_before_the_command_but_dry_run_anywhere() {
         assert!(parse(&["up", "-p", "shop"]).is_err());
-        let cli = parse(&["-f", "a.yaml", "-f", "b.yaml", "-p", "x", "-p", "y", "up", "--dry-run"]).unwrap();
+        let cli = parse(&[
+            "-f",
+            "a.yaml",
+            "-f",
+            "b.yaml",
+            "-p",
+            "x",
+            "-p",
+            "y",
+            "up",
+            "--dry-run",
+        ])
+        .unwrap();
         assert_eq!(cli.globals.file.len(), 2);
         assert_eq!(cli.globals.project_name.as_deref(), Some("y"));
         assert!(cli.globals.dry_run);
@@ -239,7 +261,9 @@ mod tests {
     #[test]
     fn what_follows_the_service_of_exec_is_the_command_s() {
         let cli = parse(&["exec", "-T", "web", "ls", "-la", "--color=false", "--", "x"]).unwrap();
-        let Some(Command::Exec(exec)) = cli.command else { panic!() };
+        let Some(Command::Exec(exec)) = cli.command else {
+            panic!()
+        };
         assert_eq!(exec.service, "web");
         assert_eq!(exec.command, ["ls", "-la", "--color=false", "--", "x"]);
         assert!(exec.no_tty);

@@ -3,20 +3,23 @@
 use unicode_width::UnicodeWidthStr as _;
 
 /// Least width of a column, as Docker's tables have it; the padding after a cell is counted in.
-pub const COLUMN: usize = 10;
+pub(crate) const COLUMN: usize = 10;
 
 /// As [`COLUMN`], for the table of projects.
-pub const WIDE_COLUMN: usize = 20;
+pub(crate) const WIDE_COLUMN: usize = 20;
 
 const PADDING: usize = 3;
 
 /// Renders `rows`, each ended by a line feed. All cells but the last of a row are padded to the width of their column,
 /// which is at least `column`.
-pub fn render(rows: &[Vec<String>], column: usize) -> String {
+pub(crate) fn render(rows: &[Vec<String>], column: usize) -> String {
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
     let mut widths = vec![column; columns];
     for row in rows {
-        for (width, cell) in widths.iter_mut().zip(row.iter().take(row.len().saturating_sub(1))) {
+        for (width, cell) in widths
+            .iter_mut()
+            .zip(row.iter().take(row.len().saturating_sub(1)))
+        {
             *width = (*width).max(cell.width() + PADDING);
         }
     }
@@ -34,6 +37,11 @@ pub fn render(rows: &[Vec<String>], column: usize) -> String {
     text
 }
 
+/// Each of `items` on a line of its own.
+pub(crate) fn lines<'a>(items: impl Iterator<Item = &'a str>) -> String {
+    items.flat_map(|item| [item, "\n"]).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -46,7 +54,10 @@ mod tests {
 
     #[test]
     fn columns_are_as_wide_as_their_widest_cell_and_three() {
-        let table = rows(&[&["NAME", "IMAGE", "PORTS"], &["clipeer-web-1", "busybox", ""]]);
+        let table = rows(&[
+            &["NAME", "IMAGE", "PORTS"],
+            &["clipeer-web-1", "busybox", ""],
+        ]);
         assert_eq!(
             render(&table, COLUMN),
             "NAME            IMAGE     PORTS\nclipeer-web-1   busybox   \n"
@@ -56,10 +67,7 @@ mod tests {
     #[test]
     fn wide_characters_count_twice() {
         let table = rows(&[&["名前名前名前", "x"], &["abc", "y"]]);
-        assert_eq!(
-            render(&table, 4),
-            "名前名前名前   x\nabc            y\n"
-        );
+        assert_eq!(render(&table, 4), "名前名前名前   x\nabc            y\n");
     }
 
     #[test]

@@ -6,7 +6,7 @@ use super::error::CommandError;
 
 /// How progress is shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ProgressMode {
+pub(crate) enum ProgressMode {
     /// A list that is drawn over and over in place.
     Tty,
     /// One line per event.
@@ -18,7 +18,7 @@ pub enum ProgressMode {
 
 /// `--ansi`, resolved against the environment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ansi {
+pub(crate) enum Ansi {
     Never,
     Always,
     Auto,
@@ -26,21 +26,24 @@ pub enum Ansi {
 
 impl Ansi {
     /// The flag, else `COMPOSE_ANSI`, else `auto`.
-    pub fn resolve(flag: Option<&str>, variable: Option<&str>) -> Result<Self, CommandError> {
+    pub(crate) fn resolve(
+        flag: Option<&str>,
+        variable: Option<&str>,
+    ) -> Result<Self, CommandError> {
         match flag.or(variable.filter(|value| !value.is_empty())) {
             None | Some("auto") => Ok(Self::Auto),
             Some("never") => Ok(Self::Never),
             Some("always") => Ok(Self::Always),
-            Some(other) => Err(CommandError::usage(format!(
-                "unsupported --ansi value `{other}`"
-            ))
-            .hint("it is one of never, always, auto")),
+            Some(other) => Err(
+                CommandError::usage(format!("unsupported --ansi value `{other}`"))
+                    .hint("it is one of never, always, auto"),
+            ),
         }
     }
 }
 
 /// Chooses how progress is shown; `terminal`: standard error is one.
-pub fn progress_mode(
+pub(crate) fn progress_mode(
     flag: Option<&str>,
     ansi: Ansi,
     terminal: bool,
@@ -67,7 +70,7 @@ pub fn progress_mode(
 
 /// The two streams of a command.
 #[derive(Debug)]
-pub struct Ui {
+pub(crate) struct Ui {
     out: BufWriter<Stdout>,
     err: Stderr,
     /// Standard output may have colour.
@@ -80,12 +83,11 @@ pub struct Ui {
 
 impl Ui {
     /// `no_color`: the user set `NO_COLOR`.
-    pub fn new(ansi: Ansi, no_color: bool, progress: ProgressMode, dry_run: bool) -> Self {
+    pub(crate) fn new(ansi: Ansi, no_color: bool, progress: ProgressMode, dry_run: bool) -> Self {
         let colored = |terminal: bool| match ansi {
-            _ if no_color => false,
+            Ansi::Always => !no_color,
+            Ansi::Auto => terminal && !no_color,
             Ansi::Never => false,
-            Ansi::Always => true,
-            Ansi::Auto => terminal,
         };
         Self {
             out: BufWriter::with_capacity(1 << 16, io::stdout()),
@@ -98,41 +100,41 @@ impl Ui {
     }
 
     /// For errors before the options are known.
-    pub fn bare() -> Self {
+    pub(crate) fn bare() -> Self {
         Self::new(Ansi::Auto, false, ProgressMode::Plain, false)
     }
 
     /// Writes data. It reaches the reader at [`Ui::flush`] at the latest.
-    pub fn data(&mut self, text: &str) -> io::Result<()> {
+    pub(crate) fn data(&mut self, text: &str) -> io::Result<()> {
         self.out.write_all(text.as_bytes())
     }
 
-    pub fn data_bytes(&mut self, bytes: &[u8]) -> io::Result<()> {
+    pub(crate) fn data_bytes(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.out.write_all(bytes)
     }
 
-    pub fn flush(&mut self) -> io::Result<()> {
+    pub(crate) fn flush(&mut self) -> io::Result<()> {
         self.out.flush()
     }
 
     /// Writes talk at once. Nobody can be told that it failed, and work does not stop for it.
-    pub fn talk(&mut self, text: &str) {
-        let _ = self.err.write_all(text.as_bytes());
+    pub(crate) fn talk(&mut self, text: &str) {
+        self.err.write_all(text.as_bytes()).ok();
     }
 
     /// As [`Ui::talk`], for text that a container wrote to its standard error.
-    pub fn error_data(&mut self, text: &str) -> io::Result<()> {
+    pub(crate) fn error_data(&mut self, text: &str) -> io::Result<()> {
         self.out.flush()?;
         self.err.write_all(text.as_bytes())
     }
 
     /// As [`Ui::error_data`], for bytes of any kind.
-    pub fn error_bytes(&mut self, bytes: &[u8]) -> io::Result<()> {
+    pub(crate) fn error_bytes(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.out.flush()?;
         self.err.write_all(bytes)
     }
 
-    pub fn warn(&mut self, text: &str) {
+    pub(crate) fn warn(&mut self, text: &str) {
         let line = match self.progress {
             ProgressMode::Json => {
                 let message = serde_json::json!({"warning": true, "message": text});
@@ -145,7 +147,7 @@ impl Ui {
 }
 
 /// Wraps `text` in the escape codes of `style` (as `1;31`) if `on`.
-pub fn paint(on: bool, style: &str, text: &str) -> String {
+pub(crate) fn paint(on: bool, style: &str, text: &str) -> String {
     if on {
         format!("\x1b[{style}m{text}\x1b[0m")
     } else {
@@ -176,7 +178,10 @@ mod tests {
 
     #[test]
     fn the_flag_wins_over_the_variable() {
-        assert_eq!(Ansi::resolve(Some("never"), Some("always")).unwrap(), Ansi::Never);
+        assert_eq!(
+            Ansi::resolve(Some("never"), Some("always")).unwrap(),
+            Ansi::Never
+        );
         assert_eq!(Ansi::resolve(None, Some("always")).unwrap(), Ansi::Always);
         assert_eq!(Ansi::resolve(None, Some("")).unwrap(), Ansi::Auto);
         assert!(Ansi::resolve(Some("sometimes"), None).is_err());

@@ -369,7 +369,9 @@ impl Reader {
                 marked.push(key.clone());
             }
         }
-        marked.into_iter().try_for_each(|key| self.send(Item::CaughtUp { key }))
+        marked
+            .into_iter()
+            .try_for_each(|key| self.send(Item::CaughtUp { key }))
     }
 
     /// Lets go of logs that have nothing more to give.
@@ -522,7 +524,11 @@ mod tests {
         let (handle, mut stream) = read(vec![source], options).unwrap();
         handle.mark("a");
         handle.mark("unknown");
-        let mut first = vec![next(&mut stream).await, next(&mut stream).await, next(&mut stream).await];
+        let mut first = vec![
+            next(&mut stream).await,
+            next(&mut stream).await,
+            next(&mut stream).await,
+        ];
         first.retain(|item| item != "unknown caught up");
         assert_eq!(first, ["a: one", "a caught up"]);
         append(&path, 2, "two");

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep_until};
 use tokio_stream::StreamExt as _;
 
-use super::logs::entry;
+use super::logs::{entry, read_logs};
 use super::request::{Events, is_alive};
 use super::{LogEntry, LogSelection, Stack, StackError};
 use crate::log::reader::{Item, LogHandle, LogStream};
@@ -48,11 +48,16 @@ pub struct FollowSelection {
 
 impl FollowSelection {
     fn watches(&self, service: &str) -> bool {
-        self.watched.as_ref().is_none_or(|services| services.contains(service))
+        self.watched
+            .as_ref()
+            .is_none_or(|services| services.contains(service))
     }
 
     fn shows(&self, service: &str) -> bool {
-        self.shown.as_ref().map_or_else(|| self.watches(service), |services| services.contains(service))
+        self.shown.as_ref().map_or_else(
+            || self.watches(service),
+            |services| services.contains(service),
+        )
     }
 }
 
@@ -98,7 +103,7 @@ impl Stack {
     /// not run.
     pub async fn follow(&self, selection: FollowSelection) -> Result<Follower<'_>, StackError> {
         let events = self.events().await?;
-        let (handle, stream) = self.read_logs(Vec::new(), selection.logs.options(true))?;
+        let (handle, stream) = read_logs(Vec::new(), selection.logs.options(true))?;
         Ok(Follower {
             stack: self,
             selection,
@@ -135,8 +140,18 @@ impl Follower<'_> {
                 self.end(&container.id, code);
             }
         }
-        let gone = |id: &String| !observed.containers.iter().any(|container| container.id == *id);
-        for member in self.members.iter_mut().filter(|(id, _)| gone(id)).map(|(_, member)| member) {
+        let gone = |id: &String| {
+            !observed
+                .containers
+                .iter()
+                .any(|container| container.id == *id)
+        };
+        for member in self
+            .members
+            .iter_mut()
+            .filter(|(id, _)| gone(id))
+            .map(|(_, member)| member)
+        {
             member.alive = false;
         }
         Ok(())
@@ -168,14 +183,15 @@ impl Follower<'_> {
             if let Some(exited) = self.due_exit() {
                 return Ok(exited);
             }
-            let busy = self.members.values().any(|member| member.alive || member.ending.is_some());
+            let busy = self
+                .members
+                .values()
+                .any(|member| member.alive || member.ending.is_some());
             if self.finite && !busy {
                 self.close();
             }
             let due = self.next_due();
             tokio::select! {
-                // Lines before ends.
-                biased;
                 // Cancel-safe: an item is taken only when this arm wins.
                 item = self.stream.next() => match item {
                     Some(Item::CaughtUp { key }) => self.caught_up(&key),
@@ -189,10 +205,7 @@ impl Follower<'_> {
                 // Cancel-safe by contract.
                 event = next_event(&mut self.events) => match event {
                     Some(event) => self.heard(&event),
-                    None => {
-                        self.events = None;
-                        self.next_look = Instant::now() + REVIVAL;
-                    }
+                    None => self.lost(),
                 },
                 // Cancel-safe: the time does not change.
                 () = sleep_until(due) => {
@@ -203,6 +216,11 @@ impl Follower<'_> {
                 }
             }
         }
+    }
+
+    fn lost(&mut self) {
+        self.events = None;
+        self.next_look = Instant::now() + REVIVAL;
     }
 
     /// After the supervisor was lost: follows its successor if there is something to follow.
@@ -233,7 +251,10 @@ impl Follower<'_> {
     }
 
     fn heard(&mut self, event: &ContainerEvent) {
-        if event.one_off || !self.selection.watches(&event.service) || self.selection.logs.index > 0 && !self.members.contains_key(&event.id) {
+        if event.one_off
+            || !self.selection.watches(&event.service)
+            || self.selection.logs.index > 0 && !self.members.contains_key(&event.id)
+        {
             return;
         }
         let member = self.member(&event.id, &event.name, &event.service);
@@ -274,7 +295,11 @@ impl Follower<'_> {
     }
 
     fn caught_up(&mut self, id: &str) {
-        if let Some(ending) = self.members.get_mut(id).and_then(|member| member.ending.as_mut()) {
+        if let Some(ending) = self
+            .members
+            .get_mut(id)
+            .and_then(|member| member.ending.as_mut())
+        {
             ending.told = true;
         }
     }
@@ -294,8 +319,13 @@ impl Follower<'_> {
     }
 
     fn next_due(&self) -> Instant {
-        let endings = self.members.values().filter_map(|member| member.ending.as_ref());
-        let told = endings.filter(|ending| ending.told).map(|ending| ending.due);
+        let endings = self
+            .members
+            .values()
+            .filter_map(|member| member.ending.as_ref());
+        let told = endings
+            .filter(|ending| ending.told)
+            .map(|ending| ending.due);
         told.chain([self.next_look]).min().unwrap_or(self.next_look)
     }
 }

@@ -95,7 +95,9 @@ impl StackError {
     /// Lines of a log that tell more.
     pub fn details(&self) -> &[String] {
         match self {
-            Self::SupervisorEnded { log, .. } | Self::Launch(LaunchError::Silent { log, .. }) => log,
+            Self::SupervisorEnded { log, .. } | Self::Launch(LaunchError::Silent { log, .. }) => {
+                log
+            }
             _ => &[],
         }
     }

@@ -67,38 +67,16 @@ struct Exited {
 }
 
 impl Stack {
-    /// The container that commands on one container mean.
-    fn running_container<'a>(
-        &self,
-        observed: &'a Observed,
-        service: &str,
-        index: u32,
-    ) -> Result<&'a ObservedContainer, StackError> {
-        let mut candidates: Vec<&ObservedContainer> = observed
-            .containers
-            .iter()
-            .filter(|container| container.service == service)
-            .filter(|container| matches!(container.status, Status::Running | Status::Paused))
-            .filter(|container| index == 0 || (container.number == index && !container.one_off))
-            .collect();
-        candidates.sort_by_key(|container| (container.one_off, container.number));
-        candidates
-            .first()
-            .copied()
-            .ok_or_else(|| StackError::NotRunning {
-                service: service.into(),
-                index,
-            })
-    }
-
     /// Starts a process and leaves it to itself.
     pub async fn exec_detached(&self, request: &ExecRequest) -> Result<(), StackError> {
         let observed = self.observe().await?;
-        let container = self.running_container(&observed, &request.service, request.index)?;
+        let container = running_container(&observed, &request.service, request.index)?;
         let process = self.process(&container.id, &request.options).await?;
         let engine = &self.containers().await?.engine;
         let (id, stdio) = (exec_id(), Stdio::default());
-        engine.create_exec(&container.id, &id, &process, &stdio).await?;
+        engine
+            .create_exec(&container.id, &id, &process, &stdio)
+            .await?;
         start(engine, &container.id, &id).await?;
         self.revive(&observed).await;
         Ok(())
@@ -107,7 +85,7 @@ impl Stack {
     /// Starts a process and connects to it.
     pub async fn exec(&self, request: &ExecRequest) -> Result<ExecSession, StackError> {
         let observed = self.observe().await?;
-        let container = self.running_container(&observed, &request.service, request.index)?;
+        let container = running_container(&observed, &request.service, request.index)?;
         let process = self.process(&container.id, &request.options).await?;
         let engine = self.containers().await?.engine.clone();
         let id = exec_id();
@@ -118,7 +96,9 @@ impl Stack {
         });
         let started = async {
             let pipes = pipes?;
-            engine.create_exec(&container.id, &id, &process, &pipes.stdio).await?;
+            engine
+                .create_exec(&container.id, &id, &process, &pipes.stdio)
+                .await?;
             start(&engine, &container.id, &id).await?;
             Ok(pipes)
         }
@@ -158,6 +138,29 @@ impl Stack {
     }
 }
 
+/// The container that commands on one container mean.
+fn running_container<'a>(
+    observed: &'a Observed,
+    service: &str,
+    index: u32,
+) -> Result<&'a ObservedContainer, StackError> {
+    let mut candidates: Vec<&ObservedContainer> = observed
+        .containers
+        .iter()
+        .filter(|container| container.service == service)
+        .filter(|container| matches!(container.status, Status::Running | Status::Paused))
+        .filter(|container| index == 0 || (container.number == index && !container.one_off))
+        .collect();
+    candidates.sort_by_key(|container| (container.one_off, container.number));
+    candidates
+        .first()
+        .copied()
+        .ok_or_else(|| StackError::NotRunning {
+            service: service.into(),
+            index,
+        })
+}
+
 /// Starts an exec; what the runtime refuses leaves no record behind.
 async fn start(engine: &Engine, container: &str, id: &str) -> Result<(), StackError> {
     let Err(error) = engine.start_exec(container, id).await else {
@@ -180,10 +183,18 @@ async fn start(engine: &Engine, container: &str, id: &str) -> Result<(), StackEr
 
 /// Docker's exit code for a command that the runtime could not start.
 fn refusal(message: &str) -> Option<u8> {
-    let missing = ["executable file", "no such file or directory", "not found in $PATH"];
+    let missing = [
+        "executable file",
+        "no such file or directory",
+        "not found in $PATH",
+    ];
     let forbidden = ["permission denied", "is a directory", "exec format error"];
     let lower = message.to_lowercase();
-    let has = |texts: &[&str]| texts.iter().any(|text| lower.contains(&text.to_lowercase()));
+    let has = |texts: &[&str]| {
+        texts
+            .iter()
+            .any(|text| lower.contains(&text.to_lowercase()))
+    };
     if has(&forbidden) {
         Some(126)
     } else if has(&missing) {
@@ -194,7 +205,9 @@ fn refusal(message: &str) -> Option<u8> {
 }
 
 fn exec_id() -> String {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
     format!("exec-{}-{:x}", std::process::id(), now.as_nanos())
 }
 
@@ -230,7 +243,10 @@ impl Pipes {
         let stdin = if request.interactive {
             stdio.stdin = fifo("stdin")?;
             // For writing alone it could be opened only after the shim has its end.
-            let both = OpenOptions::new().read(true).write(true).open(&stdio.stdin)?;
+            let both = OpenOptions::new()
+                .read(true)
+                .write(true)
+                .open(&stdio.stdin)?;
             Some(both)
         } else {
             None
@@ -256,7 +272,10 @@ impl ExecSession {
             if let Some(code) = self.drained() {
                 return Ok(ExecOutput::Exited(code));
             }
-            let rest = self.exited.as_ref().map(|exited| SILENCE.saturating_sub(exited.heard.elapsed()));
+            let rest = self
+                .exited
+                .as_ref()
+                .map(|exited| SILENCE.saturating_sub(exited.heard.elapsed()));
             let mut out = Vec::new();
             let mut err = Vec::new();
             let silence = async {
@@ -361,9 +380,18 @@ mod tests {
     #[test]
     fn what_the_runtime_refuses_has_docker_s_codes() {
         let table = [
-            ("exec: \"nosuch\": executable file not found in $PATH: unknown", Some(127)),
-            ("exec: \"/nosuch\": stat /nosuch: no such file or directory: unknown", Some(127)),
-            ("executable file `nosuch` not found in $PATH: No such file or directory", Some(127)),
+            (
+                "exec: \"nosuch\": executable file not found in $PATH: unknown",
+                Some(127),
+            ),
+            (
+                "exec: \"/nosuch\": stat /nosuch: no such file or directory: unknown",
+                Some(127),
+            ),
+            (
+                "executable file `nosuch` not found in $PATH: No such file or directory",
+                Some(127),
+            ),
             ("exec: \"/\": is a directory: permission denied", Some(126)),
             ("exec /script: exec format error", Some(126)),
             ("cannot exec in a paused container", None),

@@ -91,7 +91,10 @@ impl Stack {
                 on_reply(Reply::Warning { text: text.clone() });
             }
             if matches!(request, Request::Up { .. }) {
-                rehearse(plan).into_iter().map(Reply::Progress).for_each(&mut on_reply);
+                rehearse(plan)
+                    .into_iter()
+                    .map(Reply::Progress)
+                    .for_each(&mut on_reply);
             }
         }
         if let Request::Stop { services, .. } = &request {

@@ -20,7 +20,10 @@ pub struct ProjectSummary {
 impl ProjectSummary {
     /// `exited(1), running(2)`.
     pub fn status(&self) -> String {
-        let states = self.states.iter().map(|(state, count)| format!("{state}({count})"));
+        let states = self
+            .states
+            .iter()
+            .map(|(state, count)| format!("{state}({count})"));
         states.collect::<Vec<_>>().join(", ")
     }
 }
@@ -32,24 +35,30 @@ pub async fn list(options: &StackOptions) -> Result<Vec<ProjectSummary>, StackEr
         ..options.clone()
     })
     .await?;
-    let (records, tasks) = tokio::try_join!(
-        containers.engine.containers(&[]),
-        containers.engine.tasks()
-    )?;
-    let tasks: BTreeMap<String, TaskStatus> =
-        tasks.into_iter().map(|task| (task.id, task.status)).collect();
+    let (records, tasks) =
+        tokio::try_join!(containers.engine.containers(&[]), containers.engine.tasks())?;
+    let tasks: BTreeMap<String, TaskStatus> = tasks
+        .into_iter()
+        .map(|task| (task.id, task.status))
+        .collect();
     let mut projects: BTreeMap<String, ProjectSummary> = BTreeMap::new();
     for record in &records {
         let Some(name) = record.labels.get(label::PROJECT) else {
             continue;
         };
-        if record.labels.get(label::ONE_OFF).is_some_and(|value| value == "True") {
+        if record
+            .labels
+            .get(label::ONE_OFF)
+            .is_some_and(|value| value == "True")
+        {
             continue;
         }
-        let project = projects.entry(name.clone()).or_insert_with(|| ProjectSummary {
-            name: name.clone(),
-            ..ProjectSummary::default()
-        });
+        let project = projects
+            .entry(name.clone())
+            .or_insert_with(|| ProjectSummary {
+                name: name.clone(),
+                ..ProjectSummary::default()
+            });
         let state = ContainerState::load(&options.state, &record.id).unwrap_or_default();
         *project
             .states
@@ -62,7 +71,11 @@ pub async fn list(options: &StackOptions) -> Result<Vec<ProjectSummary>, StackEr
 
 fn config_files(record: &ContainerRecord) -> impl Iterator<Item = String> {
     let files = record.labels.get(label::CONFIG_FILES);
-    files.into_iter().flat_map(|files| files.split(',')).filter(|file| !file.is_empty()).map(Into::into)
+    files
+        .into_iter()
+        .flat_map(|files| files.split(','))
+        .filter(|file| !file.is_empty())
+        .map(Into::into)
 }
 
 fn state_name(task: Option<TaskStatus>, state: &ContainerState) -> &'static str {

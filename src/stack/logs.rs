@@ -94,8 +94,11 @@ impl Stack {
             .iter()
             .map(|container| (container.id.clone(), container.name.clone()))
             .collect();
-        let sources = containers.iter().map(|container| self.log_source(&container.id)).collect();
-        let (_, stream) = self.read_logs(sources, selection.options(false))?;
+        let sources = containers
+            .iter()
+            .map(|container| self.log_source(&container.id))
+            .collect();
+        let (_, stream) = read_logs(sources, selection.options(false))?;
         self.revive(&observed).await;
         Ok(Logs { stream, names })
     }
@@ -106,17 +109,17 @@ impl Stack {
             path: self.options.state.container(id).join(log::file_name(id)),
         }
     }
+}
 
-    pub(super) fn read_logs(
-        &self,
-        sources: Vec<Source>,
-        options: ReadOptions,
-    ) -> Result<(LogHandle, LogStream), StackError> {
-        read(sources, options).map_err(|source| StackError::Io {
-            operation: "read logs".into(),
-            source,
-        })
-    }
+/// Opens logs.
+pub(super) fn read_logs(
+    sources: Vec<Source>,
+    options: ReadOptions,
+) -> Result<(LogHandle, LogStream), StackError> {
+    read(sources, options).map_err(|source| StackError::Io {
+        operation: "read logs".into(),
+        source,
+    })
 }
 
 /// What `item` means to users; `None` for what concerns no line.

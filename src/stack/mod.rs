@@ -139,7 +139,12 @@ async fn connect(options: &StackOptions) -> Result<Containers, StackError> {
     let recorded = record
         .filter(|record| record.namespace == options.namespace)
         .map(|record| record.address);
-    let address = locate(options.address.as_deref(), recorded.as_deref(), &options.state).await?;
+    let address = locate(
+        options.address.as_deref(),
+        recorded.as_deref(),
+        &options.state,
+    )
+    .await?;
     let engine = Engine::connect(EngineOptions {
         address,
         namespace: options.namespace.clone(),

@@ -51,13 +51,25 @@ pub fn rehearse(plan: &Plan) -> Vec<Progress> {
     for step in &plan.steps {
         match &step.action {
             Action::CreateNetwork { spec } => {
-                tell(Resource::Network, &spec.name, &[Status::Creating, Status::Created]);
+                tell(
+                    Resource::Network,
+                    &spec.name,
+                    &[Status::Creating, Status::Created],
+                );
             }
             Action::RemoveNetwork { name } => {
-                tell(Resource::Network, name, &[Status::Removing, Status::Removed]);
+                tell(
+                    Resource::Network,
+                    name,
+                    &[Status::Removing, Status::Removed],
+                );
             }
             Action::CreateVolume { volume } => {
-                tell(Resource::Volume, &volume.name, &[Status::Creating, Status::Created]);
+                tell(
+                    Resource::Volume,
+                    &volume.name,
+                    &[Status::Creating, Status::Created],
+                );
             }
             Action::RemoveVolume { name } => {
                 tell(Resource::Volume, name, &[Status::Removing, Status::Removed]);
@@ -70,19 +82,39 @@ pub fn rehearse(plan: &Plan) -> Vec<Progress> {
                 tell(Resource::Container, &desired.name, &statuses);
             }
             Action::UpdateContainer { desired, .. } => {
-                tell(Resource::Container, &desired.name, &[Status::Updating, Status::Updated]);
+                tell(
+                    Resource::Container,
+                    &desired.name,
+                    &[Status::Updating, Status::Updated],
+                );
             }
             Action::StartContainer { name, .. } => {
-                tell(Resource::Container, name, &[Status::Starting, Status::Started]);
+                tell(
+                    Resource::Container,
+                    name,
+                    &[Status::Starting, Status::Started],
+                );
             }
             Action::StopContainer { name, .. } => {
-                tell(Resource::Container, name, &[Status::Stopping, Status::Stopped]);
+                tell(
+                    Resource::Container,
+                    name,
+                    &[Status::Stopping, Status::Stopped],
+                );
             }
             Action::KillContainer { name, .. } => {
-                tell(Resource::Container, name, &[Status::Killing, Status::Killed]);
+                tell(
+                    Resource::Container,
+                    name,
+                    &[Status::Killing, Status::Killed],
+                );
             }
             Action::RemoveContainer { name, .. } => {
-                tell(Resource::Container, name, &[Status::Removing, Status::Removed]);
+                tell(
+                    Resource::Container,
+                    name,
+                    &[Status::Removing, Status::Removed],
+                );
             }
             _ => {}
         }

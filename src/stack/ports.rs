@@ -19,7 +19,14 @@ pub struct Publisher {
 /// `80/tcp, 0.0.0.0:8000-8002->8000-8002/tcp`: neighbours with the same number on both sides are joined.
 pub fn displayable(publishers: &[Publisher]) -> String {
     let mut sorted: Vec<&Publisher> = publishers.iter().collect();
-    sorted.sort_by_key(|port| (port.target_port, &port.url, port.published_port, &port.protocol));
+    sorted.sort_by_key(|port| {
+        (
+            port.target_port,
+            &port.url,
+            port.published_port,
+            &port.protocol,
+        )
+    });
     let mut parts = Vec::new();
     let mut mapped = Vec::new();
     // First and last port by address and protocol.

@@ -69,7 +69,12 @@ impl Stack {
             .iter()
             .map(|container| {
                 let command = commands.get(container.id.as_str()).cloned();
-                summary(self.name(), container, &observed, command.unwrap_or_default())
+                summary(
+                    self.name(),
+                    container,
+                    &observed,
+                    command.unwrap_or_default(),
+                )
             })
             .collect();
         summaries.sort_by(|a, b| a.name.cmp(&b.name));
@@ -88,7 +93,12 @@ fn summary(
         .desired
         .as_ref()
         .and_then(|desired| desired.sandbox.as_ref())
-        .and_then(|id| observed.sandboxes.iter().find(|sandbox| sandbox.spec.id == *id));
+        .and_then(|id| {
+            observed
+                .sandboxes
+                .iter()
+                .find(|sandbox| sandbox.spec.id == *id)
+        });
     let running = matches!(container.status, Status::Running | Status::Paused);
     let mounts = mounts(&container.labels);
     let exit_code = match container.status {
@@ -216,7 +226,10 @@ mod tests {
     fn mounts_are_read_from_their_label() {
         let label = r#"[{"Type":"volume","Name":"shop_data","Source":"/v","Destination":"/data"},{"Type":"bind","Source":"/src"}]"#;
         let labels = BTreeMap::from([(MOUNTS_LABEL.to_owned(), label.to_owned())]);
-        let names: Vec<String> = mounts(&labels).into_iter().map(|mount| mount.name).collect();
+        let names: Vec<String> = mounts(&labels)
+            .into_iter()
+            .map(|mount| mount.name)
+            .collect();
         assert_eq!(names, ["shop_data", ""]);
         assert!(mounts(&BTreeMap::new()).is_empty());
     }

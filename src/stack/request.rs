@@ -95,10 +95,12 @@ impl Stack {
 
     async fn connect_supervisor(&self, command: &str) -> Result<Connection, StackError> {
         let path = self.ensure_supervisor().await?;
-        let mut connection = frame::connect(&path).await.map_err(|source| StackError::Io {
-            operation: "connect to the supervisor".into(),
-            source,
-        })?;
+        let mut connection = frame::connect(&path)
+            .await
+            .map_err(|source| StackError::Io {
+                operation: "connect to the supervisor".into(),
+                source,
+            })?;
         let hello = Hello {
             version: VERSION,
             who: format!("{command} (pid {})", std::process::id()),
@@ -122,7 +124,10 @@ impl Stack {
 
 /// Whether a supervisor has something to look after.
 pub(super) fn is_alive(status: Status) -> bool {
-    matches!(status, Status::Running | Status::Paused | Status::Restarting)
+    matches!(
+        status,
+        Status::Running | Status::Paused | Status::Restarting
+    )
 }
 
 /// Name of the command behind a request.

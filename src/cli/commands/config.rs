@@ -13,7 +13,7 @@ use crate::model::{MountKind, Project, Service, config_hash};
 
 /// Parse, resolve and render the Compose files in canonical form
 #[derive(Args, Clone, Debug, Default)]
-pub struct ConfigArgs {
+pub(crate) struct ConfigArgs {
     /// Only these services and what they depend on
     #[arg(value_name = "SERVICE")]
     pub services_named: Vec<String>,
@@ -71,7 +71,7 @@ pub struct ConfigArgs {
 }
 
 /// Runs the command and returns its exit code. Data goes to `stdout`, diagnostics to `stderr`.
-pub fn run(
+pub(crate) fn run(
     args: &ConfigArgs,
     mut options: LoadOptions,
     stdout: &mut dyn Write,

@@ -10,7 +10,7 @@ use crate::reconcile::plan::{Recreate, UpOptions};
 
 /// What to make, and when to make it anew.
 #[derive(Args, Clone, Debug, Default)]
-pub struct ConvergeArgs {
+pub(crate) struct ConvergeArgs {
     /// Recreate containers even if their configuration and image haven't changed
     #[arg(long)]
     pub force_recreate: bool,
@@ -27,7 +27,7 @@ pub struct ConvergeArgs {
 
 /// What to do with what the named services depend on.
 #[derive(Args, Clone, Debug, Default)]
-pub struct DependencyArgs {
+pub(crate) struct DependencyArgs {
     /// Recreate dependencies too
     #[arg(long)]
     pub always_recreate_deps: bool,
@@ -41,7 +41,7 @@ pub struct DependencyArgs {
 
 /// Where images come from.
 #[derive(Args, Clone, Debug, Default)]
-pub struct ImageArgs {
+pub(crate) struct ImageArgs {
     /// Build images before starting containers
     #[arg(long)]
     pub build: bool,
@@ -64,7 +64,7 @@ fn incompatible(first: &str, second: &str) -> CommandError {
 }
 
 impl ConvergeArgs {
-    pub fn check(&self) -> Result<(), CommandError> {
+    pub(crate) fn check(&self) -> Result<(), CommandError> {
         if self.force_recreate && self.no_recreate {
             return Err(incompatible("--force-recreate", "--no-recreate"));
         }
@@ -73,7 +73,7 @@ impl ConvergeArgs {
 }
 
 impl DependencyArgs {
-    pub fn check(&self, converge: &ConvergeArgs) -> Result<(), CommandError> {
+    pub(crate) fn check(&self, converge: &ConvergeArgs) -> Result<(), CommandError> {
         if self.renew_anon_volumes && converge.no_recreate {
             return Err(incompatible("--no-recreate", "--renew-anon-volumes"));
         }
@@ -85,34 +85,40 @@ impl DependencyArgs {
 }
 
 impl ImageArgs {
-    pub fn check(&self) -> Result<(), CommandError> {
+    pub(crate) fn check(&self) -> Result<(), CommandError> {
         if self.build && self.no_build {
             return Err(incompatible("--build", "--no-build"));
         }
         match self.pull.as_deref() {
             None | Some("missing" | "never" | "if_not_present" | "policy") => Ok(()),
             Some(policy @ ("always" | "build")) => Err(unsupported(&format!("--pull {policy}"))),
-            Some(other) => Err(CommandError::usage(format!("invalid --pull option \"{other}\""))),
+            Some(other) => Err(CommandError::usage(format!(
+                "invalid --pull option \"{other}\""
+            ))),
         }
     }
 
     /// Building is asked for only where there is something to build.
-    pub fn check_project(&self, project: &Project) -> Result<(), CommandError> {
-        let built = project.services.values().any(|service| service.build.is_some());
+    pub(crate) fn check_project(&self, project: &Project) -> Result<(), CommandError> {
+        let built = project
+            .services
+            .values()
+            .any(|service| service.build.is_some());
         if self.build && built {
-            return Err(unsupported("--build").hint("build the image with another tool and name it with `image`"));
+            return Err(unsupported("--build")
+                .hint("build the image with another tool and name it with `image`"));
         }
         Ok(())
     }
 }
 
 /// An option that is known and cannot be honoured yet.
-pub fn unsupported(option: &str) -> CommandError {
+pub(crate) fn unsupported(option: &str) -> CommandError {
     CommandError::usage(format!("`{option}` is not supported yet"))
 }
 
 /// What is asked of the planner.
-pub fn up_options(
+pub(crate) fn up_options(
     globals: &GlobalArgs,
     project: &Project,
     services: &[String],
@@ -150,16 +156,22 @@ pub fn up_options(
 fn scale(project: &Project, scale: &[String]) -> Result<IndexMap<String, u32>, CommandError> {
     let mut replicas = IndexMap::new();
     for text in scale {
-        let Some((service, count)) = text.split_once('=').filter(|(_, count)| !count.is_empty()) else {
+        let Some((service, count)) = text.split_once('=').filter(|(_, count)| !count.is_empty())
+        else {
             return Err(CommandError::usage(format!(
                 "invalid --scale option \"{text}\". Should be SERVICE=NUM"
             )));
         };
         if !project.services.contains_key(service) {
-            return Err(no_such_service(service, project.services.keys().map(String::as_str)));
+            return Err(no_such_service(
+                service,
+                project.services.keys().map(String::as_str),
+            ));
         }
         let count = count.parse().map_err(|_| {
-            CommandError::usage(format!("invalid --scale option \"{text}\": `{count}` is not a number of replicas"))
+            CommandError::usage(format!(
+                "invalid --scale option \"{text}\": `{count}` is not a number of replicas"
+            ))
         })?;
         replicas.insert(service.into(), count);
     }
@@ -167,7 +179,7 @@ fn scale(project: &Project, scale: &[String]) -> Result<IndexMap<String, u32>, C
 }
 
 /// Seconds until a container that does not stop is killed; a negative number means never, as with Docker.
-pub fn timeout(seconds: Option<i64>) -> Option<u32> {
+pub(crate) fn timeout(seconds: Option<i64>) -> Option<u32> {
     seconds.map(|seconds| u32::try_from(seconds).unwrap_or(u32::MAX))
 }
 
@@ -178,18 +190,32 @@ mod tests {
 
     fn project() -> Project {
         Project {
-            services: [("web".to_owned(), Service::default())].into_iter().collect(),
+            services: [("web".to_owned(), Service::default())]
+                .into_iter()
+                .collect(),
             ..Project::default()
         }
     }
 
-    fn options(converge: &ConvergeArgs, dependencies: &DependencyArgs) -> Result<UpOptions, CommandError> {
-        up_options(&GlobalArgs::default(), &project(), &[], converge, dependencies)
+    fn options(
+        converge: &ConvergeArgs,
+        dependencies: &DependencyArgs,
+    ) -> Result<UpOptions, CommandError> {
+        up_options(
+            &GlobalArgs::default(),
+            &project(),
+            &[],
+            converge,
+            dependencies,
+        )
     }
 
     #[test]
     fn renewing_anonymous_volumes_recreates() {
-        let dependencies = DependencyArgs { renew_anon_volumes: true, ..DependencyArgs::default() };
+        let dependencies = DependencyArgs {
+            renew_anon_volumes: true,
+            ..DependencyArgs::default()
+        };
         let options = options(&ConvergeArgs::default(), &dependencies).unwrap();
         assert_eq!(options.recreate, Recreate::Force);
         assert_eq!(options.recreate_dependencies, Recreate::Diverged);
@@ -197,7 +223,10 @@ mod tests {
 
     #[test]
     fn no_recreate_holds_for_dependencies_too() {
-        let converge = ConvergeArgs { no_recreate: true, ..ConvergeArgs::default() };
+        let converge = ConvergeArgs {
+            no_recreate: true,
+            ..ConvergeArgs::default()
+        };
         let options = options(&converge, &DependencyArgs::default()).unwrap();
         assert_eq!(options.recreate, Recreate::Never);
         assert_eq!(options.recreate_dependencies, Recreate::Never);
@@ -206,7 +235,10 @@ mod tests {
     #[test]
     fn a_scale_needs_a_service_and_a_number() {
         let scale = |text: &str| {
-            let converge = ConvergeArgs { scale: vec![text.into()], ..ConvergeArgs::default() };
+            let converge = ConvergeArgs {
+                scale: vec![text.into()],
+                ..ConvergeArgs::default()
+            };
             options(&converge, &DependencyArgs::default()).map(|options| options.scale["web"])
         };
         assert_eq!(scale("web=3").unwrap(), 3);
@@ -218,22 +250,47 @@ mod tests {
     #[test]
     fn orphans_are_not_both_removed_and_ignored() {
         let mut project = project();
-        project.environment.insert("COMPOSE_IGNORE_ORPHANS".into(), "1".into());
-        let converge = ConvergeArgs { remove_orphans: true, ..ConvergeArgs::default() };
+        project
+            .environment
+            .insert("COMPOSE_IGNORE_ORPHANS".into(), "1".into());
+        let converge = ConvergeArgs {
+            remove_orphans: true,
+            ..ConvergeArgs::default()
+        };
         let dependencies = DependencyArgs::default();
-        let refused = up_options(&GlobalArgs::default(), &project, &[], &converge, &dependencies);
+        let refused = up_options(
+            &GlobalArgs::default(),
+            &project,
+            &[],
+            &converge,
+            &dependencies,
+        );
         assert!(refused.is_err());
     }
 
     #[test]
     fn options_that_exclude_each_other_are_refused() {
-        let both = ConvergeArgs { force_recreate: true, no_recreate: true, ..ConvergeArgs::default() };
+        let both = ConvergeArgs {
+            force_recreate: true,
+            no_recreate: true,
+            ..ConvergeArgs::default()
+        };
         assert!(both.check().is_err());
-        let keep = ConvergeArgs { no_recreate: true, ..ConvergeArgs::default() };
-        let renew = DependencyArgs { renew_anon_volumes: true, ..DependencyArgs::default() };
+        let keep = ConvergeArgs {
+            no_recreate: true,
+            ..ConvergeArgs::default()
+        };
+        let renew = DependencyArgs {
+            renew_anon_volumes: true,
+            ..DependencyArgs::default()
+        };
         assert!(renew.check(&keep).is_err());
         assert!(renew.check(&ConvergeArgs::default()).is_ok());
-        let build = ImageArgs { build: true, no_build: true, ..ImageArgs::default() };
+        let build = ImageArgs {
+            build: true,
+            no_build: true,
+            ..ImageArgs::default()
+        };
         assert!(build.check().is_err());
     }
 }

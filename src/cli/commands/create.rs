@@ -10,7 +10,7 @@ use crate::reconcile::plan::UpOptions;
 
 /// Create containers without starting them
 #[derive(Args, Debug)]
-pub struct CreateArgs {
+pub(crate) struct CreateArgs {
     #[command(flatten)]
     converge: ConvergeArgs,
     #[command(flatten)]
@@ -20,7 +20,10 @@ pub struct CreateArgs {
     services: Vec<String>,
 }
 
-pub fn run(context: &mut Context, arguments: &CreateArgs) -> Result<ExitStatus, CommandError> {
+pub(crate) fn run(
+    context: &mut Context,
+    arguments: &CreateArgs,
+) -> Result<ExitStatus, CommandError> {
     arguments.converge.check()?;
     arguments.images.check()?;
     let project = context.load(Selection {

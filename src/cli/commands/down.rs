@@ -11,7 +11,7 @@ use crate::stack::Outcome;
 
 /// Stop and remove containers and networks
 #[derive(Args, Debug)]
-pub struct DownArgs {
+pub(crate) struct DownArgs {
     /// Remove containers for services not defined in the compose file
     #[arg(long)]
     remove_orphans: bool,
@@ -29,16 +29,19 @@ pub struct DownArgs {
     services: Vec<String>,
 }
 
-pub fn run(context: &mut Context, arguments: &DownArgs) -> Result<ExitStatus, CommandError> {
+pub(crate) fn run(context: &mut Context, arguments: &DownArgs) -> Result<ExitStatus, CommandError> {
     if let Some(which) = &arguments.rmi
         && !matches!(which.as_str(), "local" | "all")
     {
-        return Err(CommandError::usage(format!("invalid value for --rmi: \"{which}\"")));
+        return Err(CommandError::usage(format!(
+            "invalid value for --rmi: \"{which}\""
+        )));
     }
     let (project, name) = context.project_or_name(&arguments.services)?;
     let by_variable = match &project {
         Some(project) => is_set(project, "COMPOSE_REMOVE_ORPHANS"),
-        None => std::env::var("COMPOSE_REMOVE_ORPHANS").is_ok_and(|value| matches!(value.as_str(), "1" | "true")),
+        None => std::env::var("COMPOSE_REMOVE_ORPHANS")
+            .is_ok_and(|value| matches!(value.as_str(), "1" | "true")),
     };
     let options = DownOptions {
         services: arguments.services.clone(),
@@ -52,7 +55,9 @@ pub fn run(context: &mut Context, arguments: &DownArgs) -> Result<ExitStatus, Co
     let request = stack.down(options);
     if perform(&mut context.ui, &stack, "down", request)? == Outcome::Unchanged && !known {
         let name = stack.name();
-        context.ui.warn(&format!("no resource found to remove for project \"{name}\""));
+        context.ui.warn(&format!(
+            "no resource found to remove for project \"{name}\""
+        ));
     }
     Ok(ExitStatus::Success)
 }

@@ -22,7 +22,7 @@ const RESIZES: u32 = 10;
 
 /// Execute a command in a running container
 #[derive(Args, Debug)]
-pub struct ExecArgs {
+pub(crate) struct ExecArgs {
     /// Run the command in the background
     #[arg(short, long)]
     detach: bool,
@@ -54,11 +54,16 @@ pub struct ExecArgs {
     #[arg(value_name = "SERVICE")]
     pub service: String,
     /// The command and its arguments
-    #[arg(value_name = "COMMAND", required = true, trailing_var_arg = true, allow_hyphen_values = true)]
+    #[arg(
+        value_name = "COMMAND",
+        required = true,
+        trailing_var_arg = true,
+        allow_hyphen_values = true
+    )]
     pub command: Vec<String>,
 }
 
-pub fn run(context: &mut Context, arguments: &ExecArgs) -> Result<ExitStatus, CommandError> {
+pub(crate) fn run(context: &mut Context, arguments: &ExecArgs) -> Result<ExitStatus, CommandError> {
     let (project, name) = context.project_or_name(&[])?;
     let terminal = !arguments.no_tty && !arguments.detach && stdout().is_terminal();
     if terminal && !stdin().is_terminal() {
@@ -149,7 +154,7 @@ async fn attach(
                 ExecOutput::Exited(code) => break code,
             },
             // Cancel-safe: the end comes once, and the receiver is dropped then.
-            _ = ended(&mut input) => {
+            () = ended(&mut input) => {
                 input = None;
                 // A process that has ended needs to be told nothing.
                 if let Err(error) = session.close_stdin().await {
@@ -181,7 +186,10 @@ async fn attach(
 /// Sends the terminal's size; a process that is just starting may not take it at once.
 async fn resize(session: &ExecSession) {
     let (columns, rows) = terminal::size();
-    let (columns, rows) = (u32::try_from(columns).unwrap_or(80), u32::try_from(rows).unwrap_or(24));
+    let (columns, rows) = (
+        u32::try_from(columns).unwrap_or(80),
+        u32::try_from(rows).unwrap_or(24),
+    );
     for attempt in 1..=RESIZES {
         match session.resize(columns, rows).await {
             Ok(()) => return,
@@ -212,7 +220,7 @@ fn pump(mut pipe: File) -> oneshot::Receiver<()> {
         }
         drop(pipe);
         // The command may have ended.
-        let _ = sender.send(());
+        sender.send(()).ok();
     });
     ended
 }
@@ -233,7 +241,12 @@ mod tests {
     fn a_bare_variable_is_taken_from_the_project() {
         let mut project = Project::default();
         project.environment.insert("LEVEL".into(), "debug".into());
-        let variables = ["A=b".to_owned(), "LEVEL".into(), "NOSUCH".into(), "EMPTY=".into()];
+        let variables = [
+            "A=b".to_owned(),
+            "LEVEL".into(),
+            "NOSUCH".into(),
+            "EMPTY=".into(),
+        ];
         assert_eq!(
             environment(&variables, Some(&project)),
             ["A=b", "LEVEL=debug", "EMPTY="]

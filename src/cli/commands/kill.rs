@@ -9,7 +9,7 @@ use crate::stack::Outcome;
 
 /// Force stop services
 #[derive(Args, Debug)]
-pub struct KillArgs {
+pub(crate) struct KillArgs {
     /// Remove containers for services not defined in the compose file
     #[arg(long, env = "COMPOSE_REMOVE_ORPHANS", hide_env_values = true, value_parser = clap::builder::FalseyValueParser::new())]
     remove_orphans: bool,
@@ -21,7 +21,7 @@ pub struct KillArgs {
     services: Vec<String>,
 }
 
-pub fn run(context: &mut Context, arguments: &KillArgs) -> Result<ExitStatus, CommandError> {
+pub(crate) fn run(context: &mut Context, arguments: &KillArgs) -> Result<ExitStatus, CommandError> {
     let outcome = on_containers(context, "kill", &arguments.services, |stack, services| {
         stack.kill(services, arguments.signal.clone(), arguments.remove_orphans)
     })?;

@@ -16,7 +16,7 @@ use crate::stack::{FollowSelection, Followed, LogSelection, Stack};
 
 /// View output from containers
 #[derive(Args, Debug)]
-pub struct LogsArgs {
+pub(crate) struct LogsArgs {
     /// Follow the output
     #[arg(short, long)]
     follow: bool,
@@ -33,7 +33,13 @@ pub struct LogsArgs {
     #[arg(long, value_name = "WHEN")]
     since: Option<String>,
     /// Number of lines to show from the end of each container's log
-    #[arg(short = 'n', long, value_name = "LINES", default_value = "all", allow_negative_numbers = true)]
+    #[arg(
+        short = 'n',
+        long,
+        value_name = "LINES",
+        default_value = "all",
+        allow_negative_numbers = true
+    )]
     tail: String,
     /// Show timestamps
     #[arg(short, long)]
@@ -46,9 +52,11 @@ pub struct LogsArgs {
     services: Vec<String>,
 }
 
-pub fn run(context: &mut Context, arguments: &LogsArgs) -> Result<ExitStatus, CommandError> {
+pub(crate) fn run(context: &mut Context, arguments: &LogsArgs) -> Result<ExitStatus, CommandError> {
     if arguments.index > 0 && arguments.services.len() != 1 {
-        return Err(CommandError::usage("--index requires one service to be selected"));
+        return Err(CommandError::usage(
+            "--index requires one service to be selected",
+        ));
     }
     let now = Timestamp::now();
     let mut selection = LogSelection {
@@ -151,8 +159,14 @@ async fn follow(
 
 /// Services that do not ask to be left out of merged output.
 fn attached(project: &Project) -> Vec<String> {
-    let services = project.services.values().chain(project.disabled_services.values());
-    services.filter(|service| service.attach != Some(false)).map(|service| service.name.clone()).collect()
+    let services = project
+        .services
+        .values()
+        .chain(project.disabled_services.values());
+    services
+        .filter(|service| service.attach != Some(false))
+        .map(|service| service.name.clone())
+        .collect()
 }
 
 /// `all`, or how many lines; Docker takes a negative number for all.
@@ -246,8 +260,14 @@ mod tests {
     fn moments_are_absolute_or_before_now() {
         let now = Timestamp::from_second(1_000_000).unwrap();
         let at = |text: &str| moment("since", Some(text), now).unwrap().unwrap();
-        assert_eq!(at("2026-01-02T13:23:37Z").to_string(), "2026-01-02T13:23:37Z");
-        assert_eq!(at("2026-01-02T13:23:37+02:00").to_string(), "2026-01-02T11:23:37Z");
+        assert_eq!(
+            at("2026-01-02T13:23:37Z").to_string(),
+            "2026-01-02T13:23:37Z"
+        );
+        assert_eq!(
+            at("2026-01-02T13:23:37+02:00").to_string(),
+            "2026-01-02T11:23:37Z"
+        );
         assert_eq!(at("500000").as_second(), 500_000);
         assert_eq!(at("500000.25").as_millisecond(), 500_000_250);
         assert_eq!(at("1h").as_second(), 996_400);

@@ -13,7 +13,7 @@ use crate::stack::{ProjectSummary, list};
 
 /// List running projects
 #[derive(Args, Debug)]
-pub struct LsArgs {
+pub(crate) struct LsArgs {
     /// Show stopped projects too
     #[arg(short, long)]
     all: bool,
@@ -28,7 +28,7 @@ pub struct LsArgs {
     quiet: bool,
 }
 
-pub fn run(context: &mut Context, arguments: &LsArgs) -> Result<ExitStatus, CommandError> {
+pub(crate) fn run(context: &mut Context, arguments: &LsArgs) -> Result<ExitStatus, CommandError> {
     let filters = filters(&arguments.filter)?;
     if !matches!(arguments.format.as_str(), "table" | "json" | "") {
         return Err(CommandError::usage(format!(
@@ -41,7 +41,8 @@ pub fn run(context: &mut Context, arguments: &LsArgs) -> Result<ExitStatus, Comm
     let mut projects = block_on(async { Ok(list(&options).await?) })?;
     projects.retain(|project| {
         let running = project.states.contains_key("running");
-        let matches = filters.is_empty() || filters.iter().any(|filter| filter.is_match(&project.name));
+        let matches =
+            filters.is_empty() || filters.iter().any(|filter| filter.is_match(&project.name));
         (arguments.all || running) && matches
     });
     if !arguments.all {
@@ -50,15 +51,21 @@ pub fn run(context: &mut Context, arguments: &LsArgs) -> Result<ExitStatus, Comm
         }
     }
     let text = if arguments.quiet {
-        projects.iter().map(|project| format!("{}\n", project.name)).collect()
+        table::lines(projects.iter().map(|project| project.name.as_str()))
     } else if arguments.format == "json" {
         let rows: Value = projects.iter().map(row).collect();
         format!("{}\n", go_json(&rows))
     } else {
-        let mut rows = vec![["NAME", "STATUS", "CONFIG FILES"].map(String::from).to_vec()];
-        rows.extend(projects.iter().map(|project| {
-            vec![project.name.clone(), project.status(), files(project)]
-        }));
+        let mut rows = vec![
+            ["NAME", "STATUS", "CONFIG FILES"]
+                .map(String::from)
+                .to_vec(),
+        ];
+        rows.extend(
+            projects
+                .iter()
+                .map(|project| vec![project.name.clone(), project.status(), files(project)]),
+        );
         table::render(&rows, table::WIDE_COLUMN)
     };
     context.ui.data(&text)?;

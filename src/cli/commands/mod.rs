@@ -35,7 +35,7 @@ use crate::stack::{Outcome, Stack, StackError, rehearse};
 use crate::supervisor::protocol::Request;
 
 #[derive(Debug, Subcommand)]
-pub enum Command {
+pub(crate) enum Command {
     Config(Box<config::ConfigArgs>),
     Create(create::CreateArgs),
     Down(down::DownArgs),
@@ -58,7 +58,7 @@ pub enum Command {
 }
 
 /// Runs a command to its end.
-pub fn run(command: Command, context: &mut Context) -> Result<ExitStatus, CommandError> {
+pub(crate) fn run(command: Command, context: &mut Context) -> Result<ExitStatus, CommandError> {
     match command {
         Command::Config(arguments) => {
             let (options, style) = (context.load_options()?, context.style());
@@ -113,7 +113,7 @@ fn perform_within(
             let work = async |replies: Replies| {
                 let tell = |reply| {
                     // Whoever shows replies lives as long as the work.
-                    let _ = replies.send(reply);
+                    replies.send(reply).ok();
                 };
                 let asked = stack.ask(request, tell);
                 match limit {

@@ -11,7 +11,7 @@ use crate::reconcile::plan::UpOptions;
 
 /// Show what `up` would do, and why
 #[derive(Args, Debug)]
-pub struct PlanArgs {
+pub(crate) struct PlanArgs {
     #[command(flatten)]
     converge: ConvergeArgs,
     #[command(flatten)]
@@ -33,10 +33,12 @@ pub struct PlanArgs {
     services: Vec<String>,
 }
 
-pub fn run(context: &mut Context, arguments: &PlanArgs) -> Result<ExitStatus, CommandError> {
+pub(crate) fn run(context: &mut Context, arguments: &PlanArgs) -> Result<ExitStatus, CommandError> {
     if !matches!(arguments.format.as_str(), "text" | "json") {
-        return Err(CommandError::usage(format!("unknown format `{}`", arguments.format))
-            .hint("it is one of text, json"));
+        return Err(
+            CommandError::usage(format!("unknown format `{}`", arguments.format))
+                .hint("it is one of text, json"),
+        );
     }
     arguments.converge.check()?;
     arguments.dependencies.check(&arguments.converge)?;

@@ -14,7 +14,8 @@ use crate::stack::{ContainerSummary, displayable};
 use crate::state::HealthStatus;
 
 /// Columns of the table.
-const TABLE: &str = "{{.Name}}\t{{.Image}}\t{{.Command}}\t{{.Service}}\t{{.RunningFor}}\t{{.Status}}\t{{.Ports}}";
+const TABLE: &str =
+    "{{.Name}}\t{{.Image}}\t{{.Command}}\t{{.Service}}\t{{.RunningFor}}\t{{.Status}}\t{{.Ports}}";
 
 /// Characters of a command and of a mount in a table.
 const COMMAND_WIDTH: usize = 20;
@@ -24,7 +25,7 @@ const ID_WIDTH: usize = 12;
 
 /// List containers
 #[derive(Args, Debug)]
-pub struct PsArgs {
+pub(crate) struct PsArgs {
     /// Show all containers, stopped ones and those of `run` too
     #[arg(short, long)]
     all: bool,
@@ -54,7 +55,7 @@ pub struct PsArgs {
     names: Vec<String>,
 }
 
-pub fn run(context: &mut Context, arguments: &PsArgs) -> Result<ExitStatus, CommandError> {
+pub(crate) fn run(context: &mut Context, arguments: &PsArgs) -> Result<ExitStatus, CommandError> {
     let statuses = statuses(arguments)?;
     let (project, name) = context.project_or_name(&arguments.names)?;
     let mut names = arguments.names.clone();
@@ -78,7 +79,7 @@ pub fn run(context: &mut Context, arguments: &PsArgs) -> Result<ExitStatus, Comm
             && (statuses.is_empty() || statuses.iter().any(|wanted| wanted == status))
     });
     let text = if arguments.quiet {
-        containers.iter().map(|container| format!("{}\n", container.id)).collect()
+        table::lines(containers.iter().map(|container| container.id.as_str()))
     } else if arguments.services {
         services(&containers)
     } else {
@@ -96,7 +97,11 @@ pub fn run(context: &mut Context, arguments: &PsArgs) -> Result<ExitStatus, Comm
 
 fn statuses(arguments: &PsArgs) -> Result<Vec<String>, CommandError> {
     let mut statuses = arguments.status.clone();
-    match arguments.filter.as_deref().map(|filter| (filter, filter.split_once('='))) {
+    match arguments
+        .filter
+        .as_deref()
+        .map(|filter| (filter, filter.split_once('=')))
+    {
         None | Some(("", _)) => {}
         Some((_, Some(("status", status)))) => statuses.push(status.into()),
         Some((_, Some((key, _)))) => {
@@ -104,7 +109,9 @@ fn statuses(arguments: &PsArgs) -> Result<Vec<String>, CommandError> {
                 .hint("containers are filtered by `status`"));
         }
         Some((_, None)) => {
-            return Err(CommandError::usage("arguments to --filter should be in form KEY=VAL"));
+            return Err(CommandError::usage(
+                "arguments to --filter should be in form KEY=VAL",
+            ));
         }
     }
     Ok(statuses)
@@ -143,9 +150,14 @@ impl Rows<'_> {
     fn render(&self, format: &str) -> Result<String, TemplateError> {
         match format {
             "" | "table" => self.table(TABLE),
-            "json" => Ok(self.containers.iter().map(|container| {
-                format!("{}\n", go_json(&self.fields(container)))
-            }).collect()),
+            "json" => {
+                let rows: Vec<String> = self
+                    .containers
+                    .iter()
+                    .map(|container| go_json(&self.fields(container)))
+                    .collect();
+                Ok(table::lines(rows.iter().map(String::as_str)))
+            }
             format => match format.strip_prefix("table ") {
                 Some(columns) => self.table(columns.trim()),
                 None => self.lines(&Template::parse(format)?),
@@ -164,7 +176,11 @@ impl Rows<'_> {
 
     fn table(&self, columns: &str) -> Result<String, TemplateError> {
         let template = Template::parse(columns)?;
-        let text = format!("{}\n{}", template.render_header(&titles())?, self.lines(&template)?);
+        let text = format!(
+            "{}\n{}",
+            template.render_header(&titles())?,
+            self.lines(&template)?
+        );
         let rows: Vec<Vec<String>> = text
             .lines()
             .map(|line| line.split('\t').map(Into::into).collect())
@@ -180,10 +196,16 @@ impl Rows<'_> {
             container.id.clone()
         };
         let command = self.shortened(&container.command, COMMAND_WIDTH);
-        let mounts: Vec<String> =
-            container.mounts.iter().map(|mount| self.shortened(mount, MOUNT_WIDTH)).collect();
-        let labels: Vec<String> =
-            container.labels.iter().map(|(name, value)| format!("{name}={value}")).collect();
+        let mounts: Vec<String> = container
+            .mounts
+            .iter()
+            .map(|mount| self.shortened(mount, MOUNT_WIDTH))
+            .collect();
+        let labels: Vec<String> = container
+            .labels
+            .iter()
+            .map(|(name, value)| format!("{name}={value}"))
+            .collect();
         json!({
             "Command": format!("{command:?}"),
             "CreatedAt": human::moment(container.created_at),
@@ -221,7 +243,9 @@ impl Rows<'_> {
     fn status(&self, container: &ContainerSummary) -> String {
         let state = &container.state;
         let ended = state.exit.as_ref();
-        let ended_ago = ended.map_or_else(String::new, |exit| format!(" {} ago", human::since(exit.at, self.now)));
+        let ended_ago = ended.map_or_else(String::new, |exit| {
+            format!(" {} ago", human::since(exit.at, self.now))
+        });
         let code = ended.map_or(container.exit_code, |exit| exit.code);
         let up = || {
             let since = state.started_at.unwrap_or(container.created_at);
@@ -306,7 +330,10 @@ mod tests {
             command: "sh -c 'echo \"out\" line'".into(),
             created_at: at(0),
             status,
-            state: ContainerState { started_at: Some(at(1)), ..ContainerState::default() },
+            state: ContainerState {
+                started_at: Some(at(1)),
+                ..ContainerState::default()
+            },
             health: None,
             exit_code: 0,
             labels: BTreeMap::from([("a".to_owned(), "b".to_owned())]),
@@ -323,19 +350,31 @@ mod tests {
     }
 
     fn exited(mut container: ContainerSummary, code: u32) -> ContainerSummary {
-        let exit = Exit { code, at: at(2), out_of_memory: false, lost: false };
+        let exit = Exit {
+            code,
+            at: at(2),
+            out_of_memory: false,
+            lost: false,
+        };
         container.state.exit = Some(exit);
         container.exit_code = code;
         container
     }
 
     fn rows(containers: &[ContainerSummary]) -> Rows<'_> {
-        Rows { containers, now: at(5), truncate: true }
+        Rows {
+            containers,
+            now: at(5),
+            truncate: true,
+        }
     }
 
     #[test]
     fn the_table_is_docker_s() {
-        let healthy = ContainerSummary { health: Some(HealthStatus::Healthy), ..container("web", Status::Running) };
+        let healthy = ContainerSummary {
+            health: Some(HealthStatus::Healthy),
+            ..container("web", Status::Running)
+        };
         let mut ended = exited(container("once", Status::Exited), 7);
         ended.publishers.clear();
         let text = rows(&[ended, healthy]).render("table").unwrap();
@@ -348,7 +387,9 @@ mod tests {
 
     #[test]
     fn json_has_docker_s_keys_in_docker_s_order() {
-        let text = rows(&[container("web", Status::Running)]).render("json").unwrap();
+        let text = rows(&[container("web", Status::Running)])
+            .render("json")
+            .unwrap();
         insta::assert_snapshot!(text, @r#"{"Command":"\"sh -c 'echo \\\"out\\\" l…\"","CreatedAt":"2026-11-21 05:42:04 +0000 UTC","ExitCode":0,"Health":"","ID":"6f4c380d3cc6","Image":"busybox","Labels":"a=b","LocalVolumes":"1","Mounts":"shop_a_long_vo…","Name":"shop-web-1","Names":"shop-web-1","Networks":"shop_default","Ports":"0.0.0.0:18099-\u003e80/tcp","Project":"shop","Publishers":[{"URL":"0.0.0.0","TargetPort":80,"PublishedPort":18099,"Protocol":"tcp"}],"RunningFor":"5 seconds ago","Service":"web","Size":"0B","State":"running","Status":"Up 4 seconds"}"#);
     }
 
@@ -356,10 +397,22 @@ mod tests {
     fn states_are_worded_as_docker_words_them() {
         let status = |container: ContainerSummary| rows(&[]).status(&container);
         assert_eq!(status(container("a", Status::Created)), "Created");
-        assert_eq!(status(container("a", Status::Paused)), "Up 4 seconds (Paused)");
-        assert_eq!(status(exited(container("a", Status::Restarting), 1)), "Restarting (1) 3 seconds ago");
-        assert_eq!(status(exited(container("a", Status::Exited), 0)), "Exited (0) 3 seconds ago");
-        let starting = ContainerSummary { health: Some(HealthStatus::Starting), ..container("a", Status::Running) };
+        assert_eq!(
+            status(container("a", Status::Paused)),
+            "Up 4 seconds (Paused)"
+        );
+        assert_eq!(
+            status(exited(container("a", Status::Restarting), 1)),
+            "Restarting (1) 3 seconds ago"
+        );
+        assert_eq!(
+            status(exited(container("a", Status::Exited), 0)),
+            "Exited (0) 3 seconds ago"
+        );
+        let starting = ContainerSummary {
+            health: Some(HealthStatus::Starting),
+            ..container("a", Status::Running)
+        };
         assert_eq!(status(starting), "Up 4 seconds (health: starting)");
     }
 
@@ -367,7 +420,10 @@ mod tests {
     fn templates_make_lines_or_columns() {
         let containers = [container("web", Status::Running)];
         let render = |format: &str| rows(&containers).render(format);
-        assert_eq!(render("{{.Name}} {{.Label \"a\"}}").unwrap(), "shop-web-1 b\n");
+        assert_eq!(
+            render("{{.Name}} {{.Label \"a\"}}").unwrap(),
+            "shop-web-1 b\n"
+        );
         assert_eq!(
             render(r"table {{.Name}}\t{{upper .State}}").unwrap(),
             "NAME         STATE\nshop-web-1   RUNNING\n"

@@ -9,7 +9,7 @@ use crate::cli::globals::Context;
 
 /// Restart services
 #[derive(Args, Debug)]
-pub struct RestartArgs {
+pub(crate) struct RestartArgs {
     /// Don't restart dependent services
     #[arg(long)]
     no_deps: bool,
@@ -21,9 +21,15 @@ pub struct RestartArgs {
     services: Vec<String>,
 }
 
-pub fn run(context: &mut Context, arguments: &RestartArgs) -> Result<ExitStatus, CommandError> {
-    on_containers(context, "restart", &arguments.services, |stack, services| {
-        stack.restart(services, timeout(arguments.timeout), arguments.no_deps)
-    })?;
+pub(crate) fn run(
+    context: &mut Context,
+    arguments: &RestartArgs,
+) -> Result<ExitStatus, CommandError> {
+    on_containers(
+        context,
+        "restart",
+        &arguments.services,
+        |stack, services| stack.restart(services, timeout(arguments.timeout), arguments.no_deps),
+    )?;
     Ok(ExitStatus::Success)
 }

@@ -14,7 +14,7 @@ use crate::reconcile::plan::{Action, Plan};
 ///
 /// Anonymous volumes stay unless -v is given. Data that is not in a volume is lost.
 #[derive(Args, Debug)]
-pub struct RmArgs {
+pub(crate) struct RmArgs {
     /// Don't ask
     #[arg(short, long)]
     force: bool,
@@ -32,10 +32,14 @@ pub struct RmArgs {
     services: Vec<String>,
 }
 
-pub fn run(context: &mut Context, arguments: &RmArgs) -> Result<ExitStatus, CommandError> {
+pub(crate) fn run(context: &mut Context, arguments: &RmArgs) -> Result<ExitStatus, CommandError> {
     let (project, name) = context.project_or_name(&arguments.services)?;
     let stack = context.stack(project, name);
-    let request = stack.remove(arguments.services.clone(), arguments.stop, arguments.volumes);
+    let request = stack.remove(
+        arguments.services.clone(),
+        arguments.stop,
+        arguments.volumes,
+    );
     let plan = block_on(async { Ok(stack.plan(&request).await?) })?.unwrap_or_default();
     let names = removed(&plan);
     let ui = &mut context.ui;

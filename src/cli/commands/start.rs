@@ -10,7 +10,7 @@ use crate::cli::globals::Context;
 
 /// Start services
 #[derive(Args, Debug)]
-pub struct StartArgs {
+pub(crate) struct StartArgs {
     /// Wait for services to be running or healthy
     #[arg(long)]
     wait: bool,
@@ -22,7 +22,10 @@ pub struct StartArgs {
     services: Vec<String>,
 }
 
-pub fn run(context: &mut Context, arguments: &StartArgs) -> Result<ExitStatus, CommandError> {
+pub(crate) fn run(
+    context: &mut Context,
+    arguments: &StartArgs,
+) -> Result<ExitStatus, CommandError> {
     let (project, name) = context.project_or_name(&arguments.services)?;
     let stack = context.stack(project, name);
     let request = stack.start(arguments.services.clone(), arguments.wait);

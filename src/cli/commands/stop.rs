@@ -9,7 +9,7 @@ use crate::cli::globals::Context;
 
 /// Stop services
 #[derive(Args, Debug)]
-pub struct StopArgs {
+pub(crate) struct StopArgs {
     /// Seconds until a container that does not stop is killed
     #[arg(short, long, value_name = "SECONDS", allow_negative_numbers = true)]
     timeout: Option<i64>,
@@ -18,7 +18,7 @@ pub struct StopArgs {
     services: Vec<String>,
 }
 
-pub fn run(context: &mut Context, arguments: &StopArgs) -> Result<ExitStatus, CommandError> {
+pub(crate) fn run(context: &mut Context, arguments: &StopArgs) -> Result<ExitStatus, CommandError> {
     on_containers(context, "stop", &arguments.services, |stack, services| {
         stack.stop(services, timeout(arguments.timeout))
     })?;

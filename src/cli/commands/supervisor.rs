@@ -5,6 +5,6 @@ use std::process::ExitCode;
 use crate::supervisor::process::{self, SupervisorArgs};
 use crate::supervisor::worker;
 
-pub fn run(arguments: &SupervisorArgs) -> ExitCode {
+pub(crate) fn run(arguments: &SupervisorArgs) -> ExitCode {
     process::run(arguments, worker::run)
 }

@@ -7,7 +7,7 @@ use crate::cli::globals::Context;
 
 /// Show the version
 #[derive(Args, Debug, Default)]
-pub struct VersionArgs {
+pub(crate) struct VersionArgs {
     /// Format the output (pretty, json)
     #[arg(short, long, value_name = "FORMAT")]
     format: Option<String>,
@@ -16,7 +16,10 @@ pub struct VersionArgs {
     short: bool,
 }
 
-pub fn run(context: &mut Context, arguments: &VersionArgs) -> Result<ExitStatus, CommandError> {
+pub(crate) fn run(
+    context: &mut Context,
+    arguments: &VersionArgs,
+) -> Result<ExitStatus, CommandError> {
     let version = env!("CARGO_PKG_VERSION");
     let text = match arguments.format.as_deref() {
         _ if arguments.short => format!("{version}\n"),

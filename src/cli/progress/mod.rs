@@ -65,19 +65,20 @@ impl From<&Progress> for Event {
 
 /// Shows the events of one request. In a terminal nothing is drawn before the first event.
 #[derive(Debug)]
-pub struct Renderer {
+pub(crate) struct Renderer {
     list: Option<TaskList>,
 }
 
 impl Renderer {
     /// `operation` heads the list in a terminal, as `up`.
-    pub fn new(ui: &Ui, operation: &'static str) -> Self {
-        let list = (ui.progress == ProgressMode::Tty).then(|| TaskList::new(operation, ui.talk_color));
+    pub(crate) fn new(ui: &Ui, operation: &'static str) -> Self {
+        let list =
+            (ui.progress == ProgressMode::Tty).then(|| TaskList::new(operation, ui.talk_color));
         Self { list }
     }
 
     /// Shows what concerns progress in `reply`.
-    pub fn reply(&mut self, ui: &mut Ui, reply: &Reply) {
+    pub(crate) fn reply(&mut self, ui: &mut Ui, reply: &Reply) {
         match reply {
             Reply::Progress(progress) => self.progress(ui, progress),
             Reply::Queued { behind } => self.event(
@@ -94,7 +95,7 @@ impl Renderer {
         }
     }
 
-    pub fn progress(&mut self, ui: &mut Ui, progress: &Progress) {
+    pub(crate) fn progress(&mut self, ui: &mut Ui, progress: &Progress) {
         self.event(ui, Event::from(progress));
     }
 
@@ -111,11 +112,11 @@ impl Renderer {
     }
 
     /// Draws the list again; does nothing where none is drawn.
-    pub fn tick(&mut self, ui: &mut Ui) {
+    pub(crate) fn tick(&mut self, ui: &mut Ui) {
         let dry_run = ui.dry_run;
         if let Some(list) = &mut self.list {
             // Data that was written above the list comes before it. If it cannot be written, the next write says so.
-            let _ = ui.flush();
+            ui.flush().ok();
             let (columns, rows) = terminal::size();
             let frame = list.draw(Instant::now(), columns, rows, dry_run);
             ui.talk(&frame);
@@ -123,7 +124,7 @@ impl Renderer {
     }
 
     /// Lets `write` print above the list, which comes back with the next frame.
-    pub fn above<T>(&mut self, ui: &mut Ui, write: impl FnOnce(&mut Ui) -> T) -> T {
+    pub(crate) fn above<T>(&mut self, ui: &mut Ui, write: impl FnOnce(&mut Ui) -> T) -> T {
         if let Some(list) = &mut self.list {
             ui.talk(&list.clear());
         }
@@ -131,7 +132,7 @@ impl Renderer {
     }
 
     /// Draws the last state, which stays.
-    pub fn finish(&mut self, ui: &mut Ui) {
+    pub(crate) fn finish(&mut self, ui: &mut Ui) {
         self.tick(ui);
         if let Some(list) = &mut self.list {
             list.leave();
@@ -183,7 +184,10 @@ mod tests {
             " DRY-RUN MODE -  Container shop-web-1 Started\n"
         );
         let failed = event(ProgressStatus::Error, Some("no space"));
-        assert_eq!(plain(&failed, false), " Container shop-web-1 Error no space\n");
+        assert_eq!(
+            plain(&failed, false),
+            " Container shop-web-1 Error no space\n"
+        );
     }
 
     #[test]

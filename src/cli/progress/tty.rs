@@ -47,20 +47,14 @@ impl TaskList {
 
     pub(super) fn update(&mut self, event: Event, now: Instant) {
         let until = (event.phase != Phase::Working).then_some(now);
-        match self.tasks.get_mut(&event.id) {
-            Some(task) => {
-                task.event = event;
-                task.until = until;
-            }
-            None => {
-                let task = Task {
-                    since: now,
-                    until,
-                    event,
-                };
-                self.tasks.insert(task.event.id.clone(), task);
-            }
-        }
+        let since = self.tasks.get(&event.id).map_or(now, |task| task.since);
+        let task = Task {
+            event,
+            since,
+            until,
+        };
+        // An event of a known resource keeps its place.
+        self.tasks.insert(task.event.id.clone(), task);
     }
 
     /// Escape codes that take the list off the screen.
@@ -95,7 +89,10 @@ impl TaskList {
             return String::new();
         }
         self.frame = self.frame.wrapping_add(1);
-        let done = self.tasks.values().filter(|task| task.event.phase != Phase::Working);
+        let done = self
+            .tasks
+            .values()
+            .filter(|task| task.event.phase != Phase::Working);
         let mut lines = vec![format!(
             "[+] {} {}/{}",
             self.operation,
@@ -150,12 +147,17 @@ impl TaskList {
         let head = 3 + prefix.width();
         let fixed = head + 1 + event.status.width() + 1 + timer.width();
         let name = cut(&event.id, columns.saturating_sub(fixed).max(10));
-        let padding = name_width.min(columns.saturating_sub(fixed)).saturating_sub(name.width());
+        let padding = name_width
+            .min(columns.saturating_sub(fixed))
+            .saturating_sub(name.width());
         let left = columns.saturating_sub(fixed + name.width() + padding + 1);
         let detail = if event.detail.is_empty() || left < 4 {
             String::new()
         } else {
-            format!(" {}", cut(event.detail.lines().next().unwrap_or(""), left - 1))
+            format!(
+                " {}",
+                cut(event.detail.lines().next().unwrap_or(""), left - 1)
+            )
         };
         let gap = (columns + 1)
             .saturating_sub(fixed + name.width() + padding + detail.width())
@@ -221,9 +223,18 @@ mod tests {
     fn a_list_shows_names_states_and_times_in_columns() {
         let start = Instant::now();
         let mut list = TaskList::new("up", true);
-        list.update(event("Network shop_default", "Created", "", Phase::Done), start);
-        list.update(event("Container shop-db-1", "Waiting", "", Phase::Working), start);
-        list.update(event("Container shop-web-1", "Error", "no space", Phase::Error), start);
+        list.update(
+            event("Network shop_default", "Created", "", Phase::Done),
+            start,
+        );
+        list.update(
+            event("Container shop-db-1", "Waiting", "", Phase::Working),
+            start,
+        );
+        list.update(
+            event("Container shop-web-1", "Error", "no space", Phase::Error),
+            start,
+        );
         let frame = list.draw(start + Duration::from_millis(1250), 60, 24, false);
         insta::assert_snapshot!(visible(&frame), @r"
         [+] up 2/3
@@ -249,7 +260,10 @@ mod tests {
         let start = Instant::now();
         let mut list = TaskList::new("up", false);
         for number in 0..50 {
-            list.update(event(&format!("Container {number}"), "Created", "", Phase::Done), start);
+            list.update(
+                event(&format!("Container {number}"), "Created", "", Phase::Done),
+                start,
+            );
         }
         let frame = visible(&list.draw(start, 80, 10, false));
         assert_eq!(frame.lines().count(), 9);

@@ -12,7 +12,7 @@ use self::parse::{Command, Node, Operand, Pipeline};
 
 /// A template could not be read or does not fit the values.
 #[derive(Debug, Error, PartialEq, Eq)]
-pub enum TemplateError {
+pub(crate) enum TemplateError {
     #[error("template is not complete: {0}")]
     Incomplete(&'static str),
     #[error("template has an unexpected `{0}`")]
@@ -32,13 +32,13 @@ const MAX_DEPTH: usize = 64;
 
 /// A template that was read.
 #[derive(Clone, Debug)]
-pub struct Template {
+pub(crate) struct Template {
     nodes: Vec<Node>,
 }
 
 impl Template {
     /// Reads `source`; a literal `\t` or `\n` outside of actions stands for the character.
-    pub fn parse(source: &str) -> Result<Self, TemplateError> {
+    pub(crate) fn parse(source: &str) -> Result<Self, TemplateError> {
         let source = source.replace(r"\t", "\t").replace(r"\n", "\n");
         Ok(Self {
             nodes: parse::parse(&source)?,
@@ -46,7 +46,7 @@ impl Template {
     }
 
     /// Renders for `value`. Fields of `hidden` can be named too, but are no part of `{{json .}}`.
-    pub fn render(
+    pub(crate) fn render(
         &self,
         value: &Value,
         hidden: &Map<String, Value>,
@@ -62,7 +62,7 @@ impl Template {
     }
 
     /// Renders the head of a table, where each field is replaced by its title and functions do nothing.
-    pub fn render_header(&self, titles: &Value) -> Result<String, TemplateError> {
+    pub(crate) fn render_header(&self, titles: &Value) -> Result<String, TemplateError> {
         let scope = Scope {
             root: titles,
             hidden: &Map::new(),
@@ -212,7 +212,9 @@ fn call(name: &str, arguments: &[Value]) -> Result<Value, TemplateError> {
         }
         ("pad", [value, _, _]) => value.clone(),
         ("truncate", [value, length]) => {
-            let length = length.as_u64().and_then(|length| usize::try_from(length).ok());
+            let length = length
+                .as_u64()
+                .and_then(|length| usize::try_from(length).ok());
             let length = length.ok_or(TemplateError::Arguments("truncate"))?;
             text(value).chars().take(length).collect::<String>().into()
         }
@@ -257,7 +259,10 @@ fn printf(format: &str, arguments: &[Value]) -> String {
     while let Some(start) = rest.find('%') {
         out.push_str(&rest[..start]);
         rest = &rest[start + 1..];
-        let flags = rest.len() - rest.trim_start_matches(|c: char| c == '-' || c.is_ascii_digit()).len();
+        let flags = rest.len()
+            - rest
+                .trim_start_matches(|c: char| c == '-' || c.is_ascii_digit())
+                .len();
         let (flags, after) = rest.split_at(flags);
         let Some(verb) = after.chars().next() else {
             break;
@@ -324,7 +329,10 @@ fn text(value: &Value) -> String {
             format!("[{}]", items.join(" "))
         }
         Value::Object(map) => {
-            let items: Vec<String> = map.iter().map(|(key, value)| format!("{key}:{}", text(value))).collect();
+            let items: Vec<String> = map
+                .iter()
+                .map(|(key, value)| format!("{key}:{}", text(value)))
+                .collect();
             format!("map[{}]", items.join(" "))
         }
         other => other.to_string(),
@@ -332,7 +340,7 @@ fn text(value: &Value) -> String {
 }
 
 /// JSON as Go's encoder writes it: `<`, `>` and `&` escaped.
-pub fn go_json(value: &Value) -> String {
+pub(crate) fn go_json(value: &Value) -> String {
     // These characters occur only inside of strings.
     value
         .to_string()
@@ -364,15 +372,27 @@ mod tests {
             (r"{{.Name}}\t{{.State}}\n", "shop-web-1\trunning\n"),
             ("{{json .Ports}}", r#""80-\u003e80""#),
             ("{{upper .State}}", "RUNNING"),
-            ("{{.State | upper | printf \"%10s|%-9s|%%\" \"a\"}}", "         a|RUNNING  |%"),
+            (
+                "{{.State | upper | printf \"%10s|%-9s|%%\" \"a\"}}",
+                "         a|RUNNING  |%",
+            ),
             ("{{range .Publishers}}{{.TargetPort}} {{end}}", "80 81 "),
-            ("{{range $p := .Publishers}}{{$.Name}}{{end}}", "shop-web-1shop-web-1"),
-            ("{{if eq .State \"running\" \"paused\"}}up{{else}}down{{end}}", "down"),
+            (
+                "{{range $p := .Publishers}}{{$.Name}}{{end}}",
+                "shop-web-1shop-web-1",
+            ),
+            (
+                "{{if eq .State \"running\" \"paused\"}}up{{else}}down{{end}}",
+                "down",
+            ),
             ("{{if .ExitCode}}bad{{else if .Name}}good{{end}}", "good"),
             ("a {{- /* why */ -}} b", "ab"),
             ("x{{with .Name}}{{.}}{{end}}", "xshop-web-1"),
             ("{{.Label \"a\"}}{{.Label \"z\"}}", "b"),
-            ("{{len .Publishers}}{{(index .Publishers 1).URL}}", "20.0.0.0"),
+            (
+                "{{len .Publishers}}{{(index .Publishers 1).URL}}",
+                "20.0.0.0",
+            ),
         ];
         for (source, expected) in table {
             assert_eq!(render(source).unwrap(), expected, "{source}");
@@ -381,12 +401,27 @@ mod tests {
 
     #[test]
     fn mistakes_are_named() {
-        assert_eq!(render("{{.Nosuch}}"), Err(TemplateError::Field("Nosuch".into())));
-        assert_eq!(render("{{.Name"), Err(TemplateError::Incomplete("`}}` is missing")));
-        assert_eq!(render("{{if .Name}}x"), Err(TemplateError::Incomplete("`{{end}}` is missing")));
-        assert_eq!(render("{{end}}"), Err(TemplateError::Unexpected("end".into())));
+        assert_eq!(
+            render("{{.Nosuch}}"),
+            Err(TemplateError::Field("Nosuch".into()))
+        );
+        assert_eq!(
+            render("{{.Name"),
+            Err(TemplateError::Incomplete("`}}` is missing"))
+        );
+        assert_eq!(
+            render("{{if .Name}}x"),
+            Err(TemplateError::Incomplete("`{{end}}` is missing"))
+        );
+        assert_eq!(
+            render("{{end}}"),
+            Err(TemplateError::Unexpected("end".into()))
+        );
         assert_eq!(render("{{upper}}"), Err(TemplateError::Arguments("upper")));
-        assert_eq!(render("{{slice}}"), Err(TemplateError::Function("slice".into())));
+        assert_eq!(
+            render("{{slice}}"),
+            Err(TemplateError::Function("slice".into()))
+        );
     }
 
     #[test]

@@ -25,7 +25,10 @@ pub(super) struct Command(pub(super) Vec<Operand>);
 pub(super) enum Operand {
     Literal(Value),
     /// `root`: begins with `$`.
-    Field { root: bool, path: Vec<String> },
+    Field {
+        root: bool,
+        path: Vec<String>,
+    },
     Group(Pipeline),
     Function(String),
 }
@@ -40,9 +43,9 @@ pub(super) fn parse(source: &str) -> Result<Vec<Node>, TemplateError> {
     let mut pieces = pieces(source)?.into_iter();
     let (nodes, end) = block(&mut pieces, 0)?;
     match end {
-        End::Source => Ok(nodes),
-        End::End => Err(TemplateError::Unexpected("end".into())),
-        End::Else(_) => Err(TemplateError::Unexpected("else".into())),
+        Stop::Source => Ok(nodes),
+        Stop::End => Err(TemplateError::Unexpected("end".into())),
+        Stop::Else(_) => Err(TemplateError::Unexpected("else".into())),
     }
 }
 
@@ -80,17 +83,14 @@ fn pieces(source: &str) -> Result<Vec<Piece>, TemplateError> {
 }
 
 /// What ended a block.
-enum End {
+enum Stop {
     Source,
     End,
     /// With what stands behind `else`.
     Else(String),
 }
 
-fn block(
-    pieces: &mut IntoIter<Piece>,
-    depth: usize,
-) -> Result<(Vec<Node>, End), TemplateError> {
+fn block(pieces: &mut IntoIter<Piece>, depth: usize) -> Result<(Vec<Node>, Stop), TemplateError> {
     if depth > MAX_DEPTH {
         return Err(TemplateError::TooDeep);
     }
@@ -108,13 +108,13 @@ fn block(
             .split_once(char::is_whitespace)
             .unwrap_or((action.as_str(), ""));
         match word {
-            "end" => return Ok((nodes, End::End)),
-            "else" => return Ok((nodes, End::Else(rest.trim().into()))),
+            "end" => return Ok((nodes, Stop::End)),
+            "else" => return Ok((nodes, Stop::Else(rest.trim().into()))),
             "if" | "with" | "range" => nodes.push(branch(word, rest, pieces, depth + 1)?),
             _ => nodes.push(Node::Print(pipeline(&action)?)),
         }
     }
-    Ok((nodes, End::Source))
+    Ok((nodes, Stop::Source))
 }
 
 fn branch(
@@ -131,14 +131,14 @@ fn branch(
     let subject = pipeline(subject)?;
     let (then, end) = block(pieces, depth)?;
     let other = match end {
-        End::Source => return Err(TemplateError::Incomplete("`{{end}}` is missing")),
-        End::End => Vec::new(),
-        End::Else(next) if next.is_empty() => match block(pieces, depth)? {
-            (nodes, End::End) => nodes,
-            (_, End::Source) => return Err(TemplateError::Incomplete("`{{end}}` is missing")),
-            (_, End::Else(_)) => return Err(TemplateError::Unexpected("else".into())),
+        Stop::Source => return Err(TemplateError::Incomplete("`{{end}}` is missing")),
+        Stop::End => Vec::new(),
+        Stop::Else(next) if next.is_empty() => match block(pieces, depth)? {
+            (nodes, Stop::End) => nodes,
+            (_, Stop::Source) => return Err(TemplateError::Incomplete("`{{end}}` is missing")),
+            (_, Stop::Else(_)) => return Err(TemplateError::Unexpected("else".into())),
         },
-        End::Else(next) => match next.split_once(char::is_whitespace) {
+        Stop::Else(next) => match next.split_once(char::is_whitespace) {
             Some((word @ ("if" | "with"), subject)) => {
                 vec![branch(word, subject, pieces, depth + 1)?]
             }

@@ -75,7 +75,7 @@ struct Record {
     failure: Option<StackError>,
 }
 
-impl<'a> Session<'a> {
+impl Session<'_> {
     pub(super) async fn run(self, ui: &mut Ui) -> Result<ExitStatus, CommandError> {
         let mut interrupts = Interrupts::listen()?;
         let plan = self.stack.plan_up(&self.options).await?;
@@ -137,6 +137,8 @@ impl<'a> Session<'a> {
                     follower.look().await?;
                     follower.until_over();
                 }
+                // Cancel-safe: a frame that is lost is drawn by the next.
+                _ = frames.tick() => renderer.tick(ui),
                 // Cancel-safe by contract.
                 followed = follower.next() => match followed? {
                     Followed::Entry(entry) => {
@@ -170,8 +172,6 @@ impl<'a> Session<'a> {
                     ui.flush()?;
                     unflushed = false;
                 }
-                // Cancel-safe: a frame that is lost is drawn by the next.
-                _ = frames.tick() => renderer.tick(ui),
             }
         }
         printer.flush(ui, None)?;
@@ -180,43 +180,56 @@ impl<'a> Session<'a> {
     }
 
     /// `Attaching to db-1, web-1`.
-    fn greet(&self, ui: &mut Ui, plan: &Plan, printer: &mut LogPrinter) -> Result<(), CommandError> {
+    fn greet(
+        &self,
+        ui: &mut Ui,
+        plan: &Plan,
+        printer: &mut LogPrinter,
+    ) -> Result<(), CommandError> {
         let mut names: Vec<&str> = plan
             .changes
             .iter()
             .filter(|change| change.kind == "container" && change.change != "remove")
-            .filter(|change| change.service.as_ref().is_some_and(|service| self.shown.contains(service)))
+            .filter(|change| {
+                change
+                    .service
+                    .as_ref()
+                    .is_some_and(|service| self.shown.contains(service))
+            })
             .map(|change| change.name.as_str())
             .collect();
         names.sort_unstable();
         names.dedup();
         printer.register(names.iter().copied());
-        let short: Vec<&str> = names.iter().map(|name| short_name(self.stack.name(), name)).collect();
+        let short: Vec<&str> = names
+            .iter()
+            .map(|name| short_name(self.stack.name(), name))
+            .collect();
         ui.data(&format!("Attaching to {}\n", short.join(", ")))?;
         Ok(ui.flush()?)
     }
 
-    fn start<'s>(&'s self, plan: &Plan, replies: UnboundedSender<Reply>) -> Work<'s> {
+    fn start(&self, plan: &Plan, replies: UnboundedSender<Reply>) -> Work<'_> {
         if plan.is_empty() {
             for progress in rehearse(plan) {
                 // The receiver lives as long as the session.
-                let _ = replies.send(Reply::Progress(progress));
+                replies.send(Reply::Progress(progress)).ok();
             }
             return Box::pin(async { Ok(()) });
         }
         Box::pin(async move {
             let request = self.stack.up(self.options.clone())?;
             let tell = move |reply| {
-                let _ = replies.send(reply);
+                replies.send(reply).ok();
             };
             self.stack.request(request, tell).await
         })
     }
 
     /// Stops or kills what runs.
-    fn end<'s>(&'s self, stage: Stage, replies: UnboundedSender<Reply>) -> Work<'s> {
+    fn end(&self, stage: Stage, replies: UnboundedSender<Reply>) -> Work<'_> {
         let tell = move |reply| {
-            let _ = replies.send(reply);
+            replies.send(reply).ok();
         };
         let services = self.services.clone();
         Box::pin(async move {
@@ -236,8 +249,14 @@ impl<'a> Session<'a> {
         if record.interrupted {
             return Ok(ExitStatus::Interrupted);
         }
-        let wanted = self.exit_code_from.as_ref().and_then(|service| record.codes.get(service));
-        Ok(wanted.copied().or(record.cause).map_or(ExitStatus::Success, ExitStatus::container))
+        let wanted = self
+            .exit_code_from
+            .as_ref()
+            .and_then(|service| record.codes.get(service));
+        Ok(wanted
+            .copied()
+            .or(record.cause)
+            .map_or(ExitStatus::Success, ExitStatus::container))
     }
 }
 

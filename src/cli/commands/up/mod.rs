@@ -18,7 +18,7 @@ use crate::reconcile::plan::UpOptions;
 
 /// Create and start containers
 #[derive(Args, Debug)]
-pub struct UpArgs {
+pub(crate) struct UpArgs {
     /// Run containers in the background
     #[arg(short, long)]
     pub detach: bool,
@@ -38,7 +38,12 @@ pub struct UpArgs {
     #[arg(long)]
     wait: bool,
     /// Seconds to wait for services to be running or healthy
-    #[arg(long, value_name = "SECONDS", allow_negative_numbers = true, default_value_t = 0)]
+    #[arg(
+        long,
+        value_name = "SECONDS",
+        allow_negative_numbers = true,
+        default_value_t = 0
+    )]
     wait_timeout: i64,
     /// Seconds until a container that does not stop is killed
     #[arg(short, long, value_name = "SECONDS", allow_negative_numbers = true)]
@@ -92,7 +97,9 @@ impl UpArgs {
             self.abort_on_container_exit = true;
         }
         if self.abort_on_container_exit && self.abort_on_container_failure {
-            return usage("--abort-on-container-failure cannot be combined with --abort-on-container-exit");
+            return usage(
+                "--abort-on-container-failure cannot be combined with --abort-on-container-exit",
+            );
         }
         let attached = self.abort_on_container_exit
             || self.abort_on_container_failure
@@ -127,20 +134,24 @@ impl UpArgs {
 
     /// Services whose output is shown.
     fn shown(&self, project: &Project) -> Result<BTreeSet<String>, CommandError> {
-        let mut shown: BTreeSet<String> = if !self.attach.is_empty() {
-            let unknown = self.attach.iter().find(|service| !project.services.contains_key(*service));
-            if let Some(service) = unknown {
-                return Err(CommandError::user(format!(
-                    "cannot attach to services not included in up: {service}"
-                )));
-            }
-            self.attach.iter().cloned().collect()
+        let mut shown: BTreeSet<String> = if self.attach.is_empty() {
+            let mut started = self.started(project)?;
+            started.retain(|name| {
+                let service = project.services.get(name);
+                service.is_some_and(|service| service.attach != Some(false))
+            });
+            started
         } else {
-            self.started(project)?
-                .into_iter()
-                .filter(|name| project.services.get(name).is_some_and(|service| service.attach != Some(false)))
-                .collect()
+            self.attach.iter().cloned().collect()
         };
+        if let Some(service) = shown
+            .iter()
+            .find(|name| !project.services.contains_key(*name))
+        {
+            return Err(CommandError::user(format!(
+                "cannot attach to services not included in up: {service}"
+            )));
+        }
         for service in &self.no_attach {
             shown.remove(service);
         }
@@ -156,14 +167,20 @@ impl UpArgs {
             return Ok(self.services.iter().cloned().collect());
         }
         let graph = Graph::new(project).map_err(|cycle| {
-            CommandError::user(format!("services depend on each other: {}", cycle.path.join(" -> ")))
+            CommandError::user(format!(
+                "services depend on each other: {}",
+                cycle.path.join(" -> ")
+            ))
         })?;
         let closure = graph.closure(self.services.iter().map(String::as_str));
         Ok(closure.into_iter().map(Into::into).collect())
     }
 
     fn cascade(&self) -> Cascade {
-        match (self.abort_on_container_exit, self.abort_on_container_failure) {
+        match (
+            self.abort_on_container_exit,
+            self.abort_on_container_failure,
+        ) {
             (true, _) => Cascade::AnyExit,
             (_, true) => Cascade::AnyFailure,
             _ => Cascade::None,
@@ -171,7 +188,7 @@ impl UpArgs {
     }
 }
 
-pub fn run(context: &mut Context, arguments: UpArgs) -> Result<ExitStatus, CommandError> {
+pub(crate) fn run(context: &mut Context, arguments: UpArgs) -> Result<ExitStatus, CommandError> {
     let mut arguments = arguments;
     arguments.settle()?;
     let project = context.load(Selection {
@@ -183,13 +200,18 @@ pub fn run(context: &mut Context, arguments: UpArgs) -> Result<ExitStatus, Comma
     if let Some(service) = &arguments.exit_code_from
         && !project.services.contains_key(service)
     {
-        return Err(no_such_service(service, project.services.keys().map(String::as_str)));
+        return Err(no_such_service(
+            service,
+            project.services.keys().map(String::as_str),
+        ));
     }
     let options = UpOptions {
         no_start: arguments.no_start,
         timeout: timeout(arguments.timeout),
         wait: arguments.wait,
-        wait_timeout: u64::try_from(arguments.wait_timeout).ok().filter(|seconds| *seconds > 0),
+        wait_timeout: u64::try_from(arguments.wait_timeout)
+            .ok()
+            .filter(|seconds| *seconds > 0),
         ..up_options(
             &context.globals,
             &project,
@@ -210,7 +232,9 @@ pub fn run(context: &mut Context, arguments: UpArgs) -> Result<ExitStatus, Comma
     if !attached || context.ui.dry_run {
         perform(&mut context.ui, &stack, "up", stack.up(options)?)?;
         if attached {
-            context.ui.data("end of `up`: a dry run does not attach\n")?;
+            context
+                .ui
+                .data("end of `up`: a dry run does not attach\n")?;
         }
         return Ok(ExitStatus::Success);
     }
@@ -246,7 +270,9 @@ mod tests {
     }
 
     fn parse(arguments: &str) -> UpArgs {
-        Cli::try_parse_from(std::iter::once("up").chain(arguments.split_whitespace())).unwrap().up
+        Cli::try_parse_from(std::iter::once("up").chain(arguments.split_whitespace()))
+            .unwrap()
+            .up
     }
 
     fn refusal(arguments: &str) -> String {
@@ -283,7 +309,10 @@ mod tests {
     #[test]
     fn what_is_not_supported_is_named() {
         for option in ["--watch", "--menu", "--pull always"] {
-            assert_eq!(refusal(option), format!("error: `{option}` is not supported yet\n"));
+            assert_eq!(
+                refusal(option),
+                format!("error: `{option}` is not supported yet\n")
+            );
         }
     }
 
@@ -302,19 +331,30 @@ mod tests {
 
     fn project() -> Project {
         let service = |name: &str, attach, needs: &[&str]| {
-            let dependency = Dependency { condition: Default::default(), restart: false, required: true };
+            let dependency = Dependency {
+                condition: Default::default(),
+                restart: false,
+                required: true,
+            };
             let service = Service {
                 name: name.into(),
                 attach,
-                depends_on: needs.iter().map(|name| ((*name).to_owned(), dependency.clone())).collect(),
+                depends_on: needs
+                    .iter()
+                    .map(|name| ((*name).to_owned(), dependency.clone()))
+                    .collect(),
                 ..Service::default()
             };
             (name.to_owned(), service)
         };
         Project {
-            services: [service("web", None, &["db"]), service("db", None, &[]), service("log", Some(false), &[])]
-                .into_iter()
-                .collect(),
+            services: [
+                service("web", None, &["db"]),
+                service("db", None, &[]),
+                service("log", Some(false), &[]),
+            ]
+            .into_iter()
+            .collect(),
             ..Project::default()
         }
     }
