@@ -14,6 +14,7 @@ use super::firewall::{Change, Firewall};
 use super::layout::{Layout, bridge_name, hex};
 use super::netlink::Socket;
 use super::subnet::{self, Occupied, Pool};
+use super::teardown::{Failure, Teardown};
 use super::{NetworkError, NetworkRecord, NetworkSpec, cni, conflist, options, record};
 use crate::state::StateRoot;
 
@@ -23,8 +24,7 @@ pub(super) struct Host {
     pub(super) layout: Layout,
     pub(super) firewall: Firewall,
     pub(super) bridges: Bridges,
-    /// Interfaces to delete.
-    pub(super) deletions: Batch<Vec<String>>,
+    pub(super) teardowns: Batch<Teardown, Failure>,
 }
 
 fn check_name(name: &str) -> Result<(), NetworkError> {
@@ -47,7 +47,7 @@ impl Host {
         Self {
             firewall: Firewall::new(layout.clone()),
             bridges: Bridges::default(),
-            deletions: Batch::default(),
+            teardowns: Batch::default(),
             layout,
         }
     }
