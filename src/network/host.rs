@@ -139,12 +139,16 @@ impl Host {
                 None => Ok(()),
             };
         };
-        let users: Vec<String> = record::sandboxes(layout)?
+        let mut users: Vec<String> = record::sandboxes(layout)?
             .into_iter()
             .map(|stored| stored.record.spec)
             .filter(|spec| spec.attachments.iter().any(|join| join.network == name))
             .map(|spec| spec.id)
             .collect();
+        let mut socket = Socket::route().map_err(netlink_failed("open a netlink socket"))?;
+        if record::is_ours(&network) {
+            users.extend(bridge::strangers(&mut socket, &network, layout)?);
+        }
         if !users.is_empty() {
             return Err(NetworkError::InUse {
                 network: name.into(),
@@ -153,7 +157,6 @@ impl Host {
         }
         let mut outcome = Ok(());
         if record::is_ours(&network) {
-            let mut socket = Socket::route().map_err(netlink_failed("open a netlink socket"))?;
             outcome = bridge::remove(&mut socket, &network, layout);
             self.bridges.forget(&network);
         }

@@ -18,11 +18,12 @@ use super::layout::{Layout, boot_id, format_mac, mac_of, parse_mac};
 use super::netlink::Socket;
 use super::netlink::conntrack::Forget;
 use super::netlink::route::{
-    LOOPBACK, Mac, Veth, delete_default_route, delete_neighbour, new_address, new_default_route,
-    new_veth, set_port, set_up,
+    Mac, Veth, delete_default_route, delete_neighbour, new_address, new_default_route, new_veth,
+    set_port, set_up,
 };
 use super::record::{self, Stored};
 use super::subnet::Pool;
+use super::teardown::delete_all;
 use super::{
     Endpoint, Held, NetworkError, NetworkRecord, PublishedPort, SandboxRecord, SandboxSpec,
     namespace, options, ports, resolver,
@@ -101,10 +102,6 @@ fn furnish(id: &str, ipv6: bool) -> Result<Inside, NetworkError> {
     let failed = || netlink_failed::<io::Error>("set up loopback");
     let mut socket = Socket::route().map_err(failed())?;
     socket.execute(vec![set_up("lo")]).map_err(failed())?;
-    debug_assert_eq!(
-        socket.link("lo").ok().flatten().map(|link| link.index),
-        Some(LOOPBACK)
-    );
     // As in Docker: services need no privilege for low ports, nor `ping` for its socket.
     namespace::set_if_there("net/ipv4/ip_unprivileged_port_start", "0")?;
     namespace::set_if_there("net/ipv4/ping_group_range", "0 2147483647")?;
@@ -356,21 +353,26 @@ impl Host {
         let bridge = self.bridges.ensure(host, &join.network, &self.layout)?;
         let veth = self.layout.veth(id, &join.interface);
         let flags = bridge::port_flags(&join.network);
-        let made = host
-            .execute_each(vec![
-                new_veth(&Veth {
-                    host: &veth,
-                    master: bridge.index,
-                    mtu: bridge.mtu,
-                    peer: &join.interface,
-                    peer_mac: chosen.mac,
-                    namespace: namespace.as_fd(),
-                }),
-                set_port(&veth, &self.layout.alias(id), flags),
-                // Somebody else may have had this address with another hardware address a moment ago.
-                delete_neighbour(bridge.index, chosen.address.addr()),
-            ])
-            .map_err(failed())?;
+        let pair = new_veth(&Veth {
+            host: &veth,
+            master: bridge.index,
+            mtu: bridge.mtu,
+            peer: &join.interface,
+            peer_mac: chosen.mac,
+            namespace: namespace.as_fd(),
+        });
+        let messages = vec![
+            pair,
+            set_port(&veth, &self.layout.alias(id), flags),
+            // Somebody else may have had this address with another hardware address a moment ago.
+            delete_neighbour(bridge.index, chosen.address.addr()),
+        ];
+        let mut made = host.execute_each(messages.clone()).map_err(failed())?;
+        if matches!(&made[..], [Err(error), ..] if error.kind() == io::ErrorKind::AlreadyExists) {
+            // Left by a sandbox of this id whose removal did not come to its end.
+            delete_all(std::slice::from_ref(&veth)).map_err(failed())?;
+            made = host.execute_each(messages).map_err(failed())?;
+        }
         for result in made.into_iter().take(2) {
             result.map_err(failed())?;
         }

@@ -159,7 +159,7 @@ impl Host {
 }
 
 /// Deletes interfaces; one that is gone is fine.
-fn delete_all(names: &[String]) -> io::Result<()> {
+pub(super) fn delete_all(names: &[String]) -> io::Result<()> {
     let mut socket = Socket::route()?;
     let mut any = false;
     for result in socket.execute_each(names.iter().map(|name| doom(name)).collect())? {

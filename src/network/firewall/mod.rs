@@ -91,7 +91,9 @@ impl Firewall {
         }
         let outcome = self.changes.run(change, |batch| {
             let mut change = Change::default();
-            batch.into_iter().for_each(|part| change.merge(part));
+            for part in batch {
+                change.merge(part);
+            }
             self.apply_now(&change, records)
                 .map_err(|error| match error {
                     NetworkError::Firewall { message } => message,
