@@ -124,7 +124,8 @@ impl Resolver<'_> {
                     }
                 }
             }
-            Value::Null | Value::Bool(_) | Value::Int(_) | Value::Float(_) => {}
+            Value::Null | Value::Bool(_) | Value::Int(_) | Value::Unsigned(_) | Value::Float(_) => {
+            }
         }
     }
 

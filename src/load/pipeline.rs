@@ -6,11 +6,11 @@ use std::rc::Rc;
 use super::diagnostic::{Problem, resolve};
 use super::dotenv::Variables;
 use super::files::{self, File, Scope};
-use super::options::{LoadError, LoadOptions, Loaded};
+use super::options::{LoadError, LoadOptions, Loaded, RawProject};
 use super::select::Model;
 use super::session::{Outcome, Session};
 use super::source::Reason;
-use super::{bind, checks, discover, environment, name, normalize, render, values};
+use super::{bind, checks, discover, environment, name, normalize, values};
 use crate::yaml::{Document, Node, Span};
 
 /// Loads a project.
@@ -28,10 +28,10 @@ pub fn load(options: &LoadOptions) -> Result<Loaded, LoadError> {
 }
 
 /// The merged tree before texts are given types, as `config --no-interpolate` prints it.
-pub fn load_raw(options: &LoadOptions) -> Result<Node, LoadError> {
+pub fn load_raw(options: &LoadOptions) -> Result<RawProject, LoadError> {
     let mut session = Session::new(options);
     match tree(&mut session) {
-        Ok(tree) => Ok(render::plain(&tree.root)),
+        Ok(tree) => Ok(RawProject { tree: tree.root }),
         Err(_) => Err(session.into_error()),
     }
 }
@@ -186,12 +186,17 @@ fn load_in(session: &mut Session<'_>) -> Outcome<(crate::model::Project, Node)> 
         checks::check(session, &model);
         session.checkpoint()?;
     }
+    if options.read_all_env_files {
+        model.read_files(session, &tree.environment, options.resolve_env)?;
+    }
     model.enable(&options.services);
     model.select(session, &options.services, options.with_dependencies)?;
     if !options.all_resources {
         model.prune();
     }
-    model.read_files(session, &tree.environment, options.resolve_env)?;
+    if !options.read_all_env_files || !options.services.is_empty() {
+        model.read_files(session, &tree.environment, options.resolve_env)?;
+    }
 
     let environment = Rc::try_unwrap(tree.environment).unwrap_or_else(|shared| (*shared).clone());
     let project = bind::project(

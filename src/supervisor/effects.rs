@@ -408,7 +408,7 @@ impl RequestEffects {
             let waited = tokio::select! {
                 // Cancel-safe: nothing is consumed by waiting.
                 waited = wait::until(unit.status.clone(), condition, dependent.is_empty()) => waited,
-                () = cancel.cancelled() => return Err(Failure::new("", "cancelled")),
+                () = cancel.cancelled() => Waited::Never("is not ready yet".into()),
             };
             match waited {
                 Waited::Met(status) => self.say(Resource::Container, &unit.name, status),

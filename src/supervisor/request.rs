@@ -1,6 +1,7 @@
 //! One connection to the worker: queue, plan, apply, and tell how it went.
 
 use std::sync::{Arc, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::{broadcast, mpsc};
 use tokio_util::sync::CancellationToken;
@@ -238,6 +239,10 @@ async fn execute(
     replies: &mpsc::UnboundedSender<Reply>,
     cancel: &CancellationToken,
 ) -> Vec<Failure> {
+    let patience = match &request {
+        Request::Up { options, .. } if options.wait => options.wait_timeout,
+        _ => None,
+    };
     let planned = match planned(worker, request).await {
         Ok(planned) => planned,
         Err(failure) => return vec![failure],
@@ -267,7 +272,25 @@ async fn execute(
         replies.clone(),
     );
     let effects = Arc::new(effects);
-    let failures = apply(&plan, Arc::clone(&effects), PARALLEL, cancel).await;
+    let work = apply(&plan, Arc::clone(&effects), PARALLEL, cancel);
+    tokio::pin!(work);
+    let failures = match patience {
+        None => work.await,
+        Some(seconds) => {
+            match tokio::time::timeout(Duration::from_secs(seconds), &mut work).await {
+                Ok(failures) => failures,
+                Err(_) => {
+                    cancel.cancel();
+                    let mut failures = work.await;
+                    failures.push(Failure::new(
+                        "",
+                        format!("application not healthy after {seconds}s"),
+                    ));
+                    failures
+                }
+            }
+        }
+    };
     effects.finish().await;
     failures
 }

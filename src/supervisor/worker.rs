@@ -20,7 +20,9 @@ use super::request;
 use super::shared::Shared;
 use super::unit::{self, Command, UnitHandle};
 use crate::container::{ContainerError, Containers, DESIRED_EXTENSION, Desired, label};
-use crate::engine::{ContainerRecord, Engine, EngineError, EngineOptions, Event};
+use crate::engine::{
+    ContainerRecord, Engine, EngineError, EngineOptions, Event, private_address, stop_private,
+};
 use crate::image::Images;
 use crate::network::{NetworkError, Networks};
 use crate::reconcile::observe::{ObserveError, Observed, observe};
@@ -113,7 +115,10 @@ async fn supervise(mut settings: WorkerSettings) -> Result<(), WorkerError> {
             operation: "accept a command",
             source,
         }),
-        () = worker.gone() => Ok(()),
+        () = worker.gone() => {
+            worker.close().await;
+            Ok(())
+        }
         () = worker.shared.holder.lost() => Err(WorkerError::Io {
             operation: "go on",
             source: io::Error::other("the keeper has ended"),
@@ -145,6 +150,16 @@ async fn follow_engine(worker: Arc<Worker>) {
                 for unit in worker.units() {
                     unit.send(Command::Look).await;
                 }
+            }
+            Event::ContainerDeleted { id } if worker.unit(&id).is_some() => {
+                let worker = Arc::clone(&worker);
+                tokio::spawn(async move {
+                    tracing::warn!(id, "another tool removed a container");
+                    if let Err(error) = worker.remove(&id, false).await {
+                        tracing::error!(%error, id, "cannot clean up after it");
+                    }
+                    worker.ended.notify_one();
+                });
             }
             Event::OutOfMemory { id } => worker.tell(&id, Command::OutOfMemory).await,
             Event::TaskStarted { id, .. } => worker.tell(&id, Command::Look).await,
@@ -297,14 +312,16 @@ impl Worker {
 
     /// Removes a container, supervised or not.
     pub(super) async fn remove(&self, id: &str, volumes: bool) -> Result<(), ContainerError> {
-        match self.unit(id) {
-            Some(unit) => {
-                unit.ask(|reply| Command::Remove { volumes, reply }).await?;
-                self.locked_units().remove(id);
-                Ok(())
-            }
-            None => self.shared.containers.remove(id, volumes).await,
+        // Out of the list first: what containerd then tells of its end is no news.
+        let unit = self.locked_units().remove(id);
+        let Some(unit) = unit else {
+            return self.shared.containers.remove(id, volumes).await;
+        };
+        let removed = unit.ask(|reply| Command::Remove { volumes, reply }).await;
+        if removed.is_err() {
+            self.locked_units().insert(id.to_owned(), unit);
         }
+        removed
     }
 
     pub(super) async fn observe(&self) -> Result<Observed, ObserveError> {
@@ -316,6 +333,20 @@ impl Worker {
             ..
         } = containers;
         observe(engine, networks, containers, state, &self.shared.project).await
+    }
+
+    /// Has the space of what was removed given back, and ends a containerd of our own that nobody uses any more.
+    async fn close(&self) {
+        let engine = &self.shared.containers.engine;
+        if let Err(error) = engine.collect_garbage().await {
+            tracing::warn!(%error, "cannot collect garbage");
+        }
+        let state = &self.shared.state;
+        if engine.options().address == private_address(state)
+            && let Err(error) = stop_private(state).await
+        {
+            tracing::warn!(%error, "cannot stop the private containerd");
+        }
     }
 
     /// Returns when a request has ended and left neither container nor sandbox.

@@ -227,8 +227,16 @@ impl Keys {
 #[derive(Debug)]
 pub(super) struct Field {
     pub(super) name: &'static str,
+    /// The name in JSON, where the reference has another.
+    pub(super) json_name: &'static str,
     pub(super) schema: Schema,
     pub(super) keep: Keep,
+}
+
+impl Field {
+    const fn in_json(self, json_name: &'static str) -> Self {
+        Self { json_name, ..self }
+    }
 }
 
 /// Everything that is to know of one value.
@@ -395,15 +403,16 @@ impl Schema {
 }
 
 const fn field(name: &'static str, schema: Schema) -> Field {
-    Field {
-        name,
-        schema,
-        keep: Keep::NotEmpty,
-    }
+    kept(name, schema, Keep::NotEmpty)
 }
 
 const fn kept(name: &'static str, schema: Schema, keep: Keep) -> Field {
-    Field { name, schema, keep }
+    Field {
+        name,
+        json_name: name,
+        schema,
+        keep,
+    }
 }
 
 // The kinds of values that many attributes share.
