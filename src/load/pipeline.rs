@@ -11,7 +11,7 @@ use super::select::Model;
 use super::session::{Outcome, Session};
 use super::source::Reason;
 use super::{bind, checks, discover, environment, name, normalize, values};
-use crate::yaml::{Document, Node, Span};
+use crate::yaml::{Document, Mapping, Node, Span};
 
 /// Loads a project.
 pub fn load(options: &LoadOptions) -> Result<Loaded, LoadError> {
@@ -106,6 +106,10 @@ fn prepare(session: &mut Session<'_>) -> Outcome<Start> {
         Some(name) => name,
         None => name::from_files(session, &documents, &directory, &environment)?,
     };
+    if !session.options.interpolate {
+        // What is left as it was written does not take values from outside either.
+        environment.clear();
+    }
     environment.insert("COMPOSE_PROJECT_NAME".to_owned(), name.clone());
     Ok(Start {
         environment,
@@ -147,7 +151,7 @@ fn tree(session: &mut Session<'_>) -> Outcome<Tree> {
         })
         .collect();
     let mut root = files::load(session, files, &scope)?;
-    if root.as_mapping().is_none_or(crate::yaml::Mapping::is_empty) {
+    if root.as_mapping().is_none_or(Mapping::is_empty) {
         return session
             .fail(Problem::error("the Compose file is empty").expected("a section `services:`"));
     }
@@ -210,14 +214,16 @@ fn load_in(session: &mut Session<'_>) -> Outcome<(crate::model::Project, Node)> 
         },
         &session.sources,
     );
-    if let Some(root) = model.root.as_mapping_mut()
-        && options.resolve_env
-        && let Some(services) = root.get_mut("services").and_then(Node::as_mapping_mut)
-    {
-        for (_, entry) in services.iter_mut() {
-            if let Some(service) = entry.value.as_mapping_mut() {
+    // What was read into a service is not printed beside the result.
+    let services = model
+        .root
+        .get_mut("services")
+        .and_then(Node::as_mapping_mut);
+    for (_, entry) in services.into_iter().flat_map(Mapping::iter_mut) {
+        if let Some(service) = entry.value.as_mapping_mut() {
+            service.remove("label_file");
+            if options.resolve_env {
                 service.remove("env_file");
-                service.remove("label_file");
             }
         }
     }

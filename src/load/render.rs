@@ -95,6 +95,8 @@ fn object(node: &Node, schema: &'static Schema, format: Format) -> Node {
 fn render(node: &Node, schema: &'static Schema, format: Format) -> Node {
     let text = |text: String| Node::string(text, Span::NONE);
     match (schema.form, &node.value) {
+        // A resource of which nothing is said is still a resource.
+        (_, Value::Null) if schema.printed_if_null => object(node, schema, format),
         (_, Value::Null) => Node::default(),
         (Form::Duration, Value::Int(nanoseconds)) => text(Duration(*nanoseconds).to_string()),
         (Form::Bytes, Value::Int(bytes)) => text(bytes.to_string()),

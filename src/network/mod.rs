@@ -25,6 +25,7 @@ mod firewall;
 mod garbage;
 mod hints;
 mod host;
+mod join;
 #[cfg(test)]
 mod kernel_tests;
 mod layout;
@@ -39,6 +40,7 @@ mod repair;
 mod resolver;
 mod sandbox;
 mod subnet;
+mod teardown;
 
 use host::Host;
 pub use options::unsupported_options;

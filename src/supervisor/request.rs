@@ -60,7 +60,7 @@ pub(super) async fn serve(worker: &Arc<Worker>, (mut reader, mut writer): Connec
             Request::Unpause { services } => pause(worker, &services, false, &replies).await,
             request => in_turn(worker, hello.who, request, &replies, &cancel).await,
         };
-        let _ = replies.send(last);
+        replies.send(last).ok();
         drop(replies);
     };
     let watch_end = async {
@@ -192,7 +192,7 @@ fn say(replies: &mpsc::UnboundedSender<Reply>, name: &str, status: ProgressStatu
         detail: None,
     };
     // Nobody may listen any more.
-    let _ = replies.send(Reply::Progress(progress));
+    replies.send(Reply::Progress(progress)).ok();
 }
 
 /// Waits for its turn, then does what is asked.
@@ -215,7 +215,7 @@ async fn in_turn(
         let behind = current()
             .clone()
             .unwrap_or_else(|| "another command".into());
-        let _ = replies.send(Reply::Queued { behind });
+        replies.send(Reply::Queued { behind }).ok();
         tokio::select! {
             // Cancel-safe: the place in the queue is given up.
             turn = worker.queue.lock() => turn,
@@ -253,9 +253,11 @@ async fn execute(
         restarting,
     } = planned;
     for warning in &plan.warnings {
-        let _ = replies.send(Reply::Warning {
-            text: warning.clone(),
-        });
+        replies
+            .send(Reply::Warning {
+                text: warning.clone(),
+            })
+            .ok();
     }
     for change in plan
         .changes
@@ -274,23 +276,27 @@ async fn execute(
     let effects = Arc::new(effects);
     let work = apply(&plan, Arc::clone(&effects), PARALLEL, cancel);
     tokio::pin!(work);
-    let failures = match patience {
-        None => work.await,
-        Some(seconds) => {
-            match tokio::time::timeout(Duration::from_secs(seconds), &mut work).await {
-                Ok(failures) => failures,
-                Err(_) => {
-                    cancel.cancel();
-                    let mut failures = work.await;
-                    failures.push(Failure::new(
-                        "",
-                        format!("application not healthy after {seconds}s"),
-                    ));
-                    failures
+    let work = async {
+        match patience {
+            None => (work.await, false),
+            Some(seconds) => {
+                let patience = Duration::from_secs(seconds);
+                if let Ok(failures) = tokio::time::timeout(patience, &mut work).await {
+                    return (failures, false);
                 }
+                cancel.cancel();
+                (work.await, true)
             }
         }
     };
+    let (mut failures, late) = work.await;
+    if late {
+        let seconds = patience.unwrap_or_default();
+        failures.push(Failure::new(
+            "",
+            format!("application not healthy after {seconds}s"),
+        ));
+    }
     effects.finish().await;
     failures
 }

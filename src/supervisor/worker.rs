@@ -349,14 +349,12 @@ impl Worker {
         }
     }
 
-    /// Returns when a request has ended and left neither container nor sandbox.
+    /// Returns when a request has ended and left neither container nor sandbox, or when no request comes at all.
     async fn gone(&self) {
         loop {
-            self.ended.notified().await;
-            let Ok(_queue) = self.queue.try_lock() else {
-                continue;
-            };
-            if !self.locked_units().is_empty() {
+            // Cancel-safe: a wake that is lost is made up for by the next look.
+            let _ = tokio::time::timeout(IDLE, self.ended.notified()).await;
+            if self.connections.load(Ordering::SeqCst) > 0 || !self.locked_units().is_empty() {
                 continue;
             }
             let sandboxes = self.shared.containers.networks.sandboxes();

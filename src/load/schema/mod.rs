@@ -257,6 +257,8 @@ pub(super) struct Schema {
     pub(super) entries: Option<(&'static Self, Keys)>,
     /// Whether `x-` keys are extensions here.
     pub(super) extensible: bool,
+    /// Whether null is printed as an empty mapping.
+    pub(super) printed_if_null: bool,
     pub(super) required: &'static [&'static str],
     pub(super) choices: &'static [&'static str],
     pub(super) range: Option<(i64, i64)>,
@@ -283,6 +285,7 @@ impl Schema {
         fields: &[],
         entries: None,
         extensible: false,
+        printed_if_null: false,
         required: &[],
         choices: &[],
         range: None,
@@ -361,6 +364,13 @@ impl Schema {
     const fn closed(self) -> Self {
         Self {
             extensible: false,
+            ..self
+        }
+    }
+
+    const fn printed_if_null(self) -> Self {
+        Self {
+            printed_if_null: true,
             ..self
         }
     }
