@@ -125,6 +125,10 @@ pub struct PublishedPort {
     pub protocol: String,
 }
 
+/// Label of a sandbox: servers that its questions for foreign names go to, separated by commas; without it those of
+/// the host.
+pub const LABEL_DNS: &str = "dns";
+
 /// What a sandbox should be. One belongs to each replica slot and outlives its containers.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
