@@ -8,7 +8,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::provision::{MountRecord, Names};
 use super::{Creation, label};
-use crate::engine::EngineOptions;
+use crate::engine::{EngineOptions, hex};
 use crate::model::Condition;
 use crate::network::SandboxRecord;
 use crate::state::StateRoot;
@@ -91,11 +91,7 @@ fn compose(creation: &Creation<'_>) -> Vec<(String, String)> {
 pub(super) fn nerdctl_folder(engine: &EngineOptions, id: &str) -> PathBuf {
     let socket = std::fs::canonicalize(&engine.address).unwrap_or_else(|_| engine.address.clone());
     let digest = Sha256::digest(socket.to_string_lossy().as_bytes());
-    let name: String = digest
-        .iter()
-        .take(4)
-        .map(|byte| format!("{byte:02x}"))
-        .collect();
+    let name = hex(&digest[..4]);
     PathBuf::from(NERDCTL)
         .join(name)
         .join("containers")
