@@ -19,6 +19,7 @@ mod runtime_error;
 #[cfg(test)]
 mod runtime_tests;
 mod signal;
+mod update;
 mod volume;
 
 use std::collections::BTreeMap;

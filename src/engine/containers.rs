@@ -128,7 +128,7 @@ fn containers_client(api: Api) -> ContainersClient<Api> {
 }
 
 /// Where the runc shim of a container listens, whatever containerd's own folders are.
-fn shim_socket(address: &std::path::Path, namespace: &str, id: &str) -> PathBuf {
+pub(super) fn shim_socket(address: &std::path::Path, namespace: &str, id: &str) -> PathBuf {
     let key = address.join(namespace).join(id);
     let digest = Sha256::digest(key.as_os_str().as_encoded_bytes());
     PathBuf::from(format!("/run/containerd/s/{}", super::hex(&digest)))

@@ -317,7 +317,7 @@ impl Private {
             return Ok(false);
         }
         let this = self.clone();
-        let stopped = tokio::task::spawn_blocking(move || this.terminate(&stream));
+        let stopped = tokio::task::spawn_blocking(move || this.terminate(stream));
         let stopped = stopped.await.map_err(io::Error::from).flatten();
         stopped.map_err(|error| EngineError::io("stop the private containerd", error))?;
         self.remove_run_files();
@@ -344,10 +344,10 @@ impl Private {
         Ok(false)
     }
 
-    /// Ends the process at the other end of `stream`, once it is proven to be ours. As long as the connection and
-    /// the process descriptor are held, its number means no other process.
-    fn terminate(&self, stream: &UnixStream) -> io::Result<()> {
-        let pid = rustix::net::sockopt::socket_peercred(stream)?.pid;
+    /// Ends the process at the other end of `stream`, once it is proven to be ours: while the connection stands, its
+    /// number means no other process, and from then on the process descriptor means it.
+    fn terminate(&self, stream: UnixStream) -> io::Result<()> {
+        let pid = rustix::net::sockopt::socket_peercred(&stream)?.pid;
         let process = rustix::process::pidfd_open(pid, PidfdFlags::empty())?;
         if !self.is_ours(pid) {
             let pid = pid.as_raw_pid();
@@ -355,6 +355,8 @@ impl Private {
                 "its socket belongs to process {pid}, which is not the one that was started"
             )));
         }
+        // It would wait for a connection on which nothing has been said.
+        drop(stream);
         for signal in [Signal::TERM, Signal::KILL] {
             rustix::process::pidfd_send_signal(&process, signal)?;
             if wait_end(&process, STOP_TIMEOUT)? {

@@ -111,7 +111,7 @@ impl Images {
             },
         };
         match record {
-            Some(record) => self.describe(reference, &record, &wanted).await,
+            Some(record) => Box::pin(self.describe(reference, &record, &wanted)).await,
             None => Ok(None),
         }
     }
@@ -132,7 +132,7 @@ impl Images {
             // Another service of the same image may have been first.
             image = self.find(reference, directory, platform).await?;
             if image.is_none() {
-                self.import(&archive, lease).await?;
+                Box::pin(self.import(&archive, lease)).await?;
                 image = self.find(reference, directory, platform).await?;
             }
         }
@@ -140,7 +140,7 @@ impl Images {
             reference: reference.into(),
         };
         let image = image.ok_or_else(missing)?;
-        self.unpack(reference, &image, lease).await?;
+        Box::pin(self.unpack(reference, &image, lease)).await?;
         Ok(image)
     }
 }

@@ -107,7 +107,7 @@ impl Wanted {
         let parts: Vec<&str> = text.split('/').collect();
         let legible = parts.iter().all(|part| {
             let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
-            !part.is_empty() && part.bytes().all(plain)
+            part.starts_with(|first: char| first.is_ascii_alphanumeric()) && part.bytes().all(plain)
         });
         let platform = match parts.as_slice() {
             _ if !legible => None,

@@ -19,8 +19,8 @@ pub trait Effects: Send + Sync + 'static {
     ) -> impl Future<Output = Result<(), Failure>> + Send;
 }
 
-/// Performs every step of `plan`. A step whose predecessor failed is left out; all others are still done, and every
-/// failure is returned, in the order of the plan. After `cancel` no further step begins.
+/// Performs every step of `plan`. A step is left out if one of those that it comes `after` failed or was left out; all
+/// others are still done, and every failure is returned, in the order of the plan. After `cancel` no further step begins.
 pub async fn apply<E: Effects>(
     plan: &Plan,
     effects: Arc<E>,
@@ -28,14 +28,7 @@ pub async fn apply<E: Effects>(
     cancel: &CancellationToken,
 ) -> Vec<Failure> {
     let permits = Arc::new(Semaphore::new(parallel.max(1)));
-    let mut successors: Vec<Vec<StepId>> = vec![Vec::new(); plan.steps.len()];
-    let mut open: Vec<usize> = Vec::with_capacity(plan.steps.len());
-    for (id, step) in plan.steps.iter().enumerate() {
-        for &before in &step.after {
-            successors[before].push(id);
-        }
-        open.push(step.after.len());
-    }
+    let mut progress = Progress::new(plan);
     let mut running = JoinSet::new();
     let begin = |running: &mut JoinSet<_>, id: StepId| {
         let step = plan.steps[id].clone();
@@ -55,7 +48,7 @@ pub async fn apply<E: Effects>(
             (id, effects.perform(&step, &cancel).await.map_err(Some))
         });
     };
-    for (id, _) in open.iter().enumerate().filter(|(_, open)| **open == 0) {
+    for id in progress.first() {
         begin(&mut running, id);
     }
     let mut failures = Vec::new();
@@ -70,21 +63,80 @@ pub async fn apply<E: Effects>(
                 continue;
             }
         };
-        match result {
-            Ok(()) => {
-                for &next in &successors[id] {
-                    open[next] -= 1;
-                    if open[next] == 0 {
-                        begin(&mut running, next);
-                    }
-                }
-            }
-            Err(Some(failure)) => failures.push((id, failure)),
-            Err(None) => {}
+        for next in progress.end(id, result.is_ok()) {
+            begin(&mut running, next);
+        }
+        if let Err(Some(failure)) = result {
+            failures.push((id, failure));
         }
     }
     failures.sort_by_key(|(id, _)| *id);
     failures.into_iter().map(|(_, failure)| failure).collect()
+}
+
+/// Which steps still wait for others.
+struct Progress {
+    /// Steps that come after a step, and those that only follow it.
+    after: Vec<Vec<StepId>>,
+    follows: Vec<Vec<StepId>>,
+    /// How many steps each one waits for.
+    open: Vec<usize>,
+    left_out: Vec<bool>,
+}
+
+impl Progress {
+    fn new(plan: &Plan) -> Self {
+        let count = plan.steps.len();
+        let mut progress = Self {
+            after: vec![Vec::new(); count],
+            follows: vec![Vec::new(); count],
+            open: Vec::with_capacity(count),
+            left_out: vec![false; count],
+        };
+        for (id, step) in plan.steps.iter().enumerate() {
+            for &before in &step.after {
+                progress.after[before].push(id);
+            }
+            for &before in &step.follows {
+                progress.follows[before].push(id);
+            }
+            progress.open.push(step.after.len() + step.follows.len());
+        }
+        progress
+    }
+
+    /// Steps that wait for nothing.
+    fn first(&self) -> Vec<StepId> {
+        let open = self.open.iter().enumerate();
+        open.filter(|(_, open)| **open == 0)
+            .map(|(id, _)| id)
+            .collect()
+    }
+
+    /// Takes note that a step has ended, and returns those that may begin now.
+    fn end(&mut self, id: StepId, well: bool) -> Vec<StepId> {
+        let mut ended = vec![(id, well)];
+        let mut ready = Vec::new();
+        while let Some((id, well)) = ended.pop() {
+            for next in self.after[id].clone() {
+                if well {
+                    ready.extend(self.release(next));
+                } else if !self.left_out[next] {
+                    self.left_out[next] = true;
+                    ended.push((next, false));
+                }
+            }
+            for next in self.follows[id].clone() {
+                ready.extend(self.release(next));
+            }
+        }
+        ready
+    }
+
+    fn release(&mut self, id: StepId) -> Option<StepId> {
+        self.open[id] -= 1;
+        (self.open[id] == 0 && !self.left_out[id]).then_some(id)
+    }
 }
 
 #[cfg(test)]
@@ -122,6 +174,7 @@ mod tests {
             },
             reasons: Vec::new(),
             after: after.to_vec(),
+            follows: Vec::new(),
         });
         Plan {
             steps: steps.collect(),
@@ -148,6 +201,19 @@ mod tests {
         let failures = apply(&plan, Arc::clone(&effects), 1, &CancellationToken::new()).await;
         assert_eq!(failures.len(), 1);
         assert_eq!(*effects.done.lock().unwrap(), ["c"]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_only_follows_is_done_after_a_failure() {
+        let effects = Arc::new(Recorder {
+            failing: Some("a"),
+            ..Recorder::default()
+        });
+        let mut plan = plan(&[("a", &[]), ("b", &[0]), ("c", &[]), ("d", &[2])]);
+        plan.steps[2].follows = vec![1];
+        let failures = apply(&plan, Arc::clone(&effects), 8, &CancellationToken::new()).await;
+        assert_eq!(failures.len(), 1);
+        assert_eq!(*effects.done.lock().unwrap(), ["c", "d"]);
     }
 
     #[tokio::test(start_paused = true)]

@@ -1,5 +1,20 @@
 //! Plans as data. Making one is pure and total: no I/O, no clock.
 
+mod builder;
+mod down;
+mod error;
+mod lifecycle;
+mod order;
+mod resources;
+mod schedule;
+mod slots;
+mod up;
+
+pub use down::plan_down;
+pub use error::PlanError;
+pub use lifecycle::{plan_kill, plan_remove, plan_restart, plan_start, plan_stop};
+pub use up::{plan_create, plan_up};
+
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -96,19 +111,26 @@ pub enum Action {
         name: String,
         volumes: bool,
     },
-    /// Waits until every replica of `service` meets `condition`; if it is not `required`, failing only warns.
+    /// Waits until every replica of `service` meets `condition`; if it is not `required`, failing only warns. One that
+    /// has ended with 0 and is not restarted also counts as started.
     WaitFor {
         service: String,
         condition: Condition,
         required: bool,
+        /// Who waits, comma separated; empty for the user.
         dependent: String,
     },
-    /// Runs `post_start[index]` or `pre_stop[index]` in the container.
+    /// Runs `post_start[index]` or `pre_stop[index]` in the container, or `pre_start[index]` in one of its own beside
+    /// the newest container of the slot. The definition of the hook is in the container's own record.
     RunHook {
         service: String,
         name: String,
         hook: String,
         index: usize,
+    },
+    /// Removes an image; one that is in use stays.
+    RemoveImage {
+        reference: String,
     },
 }
 
@@ -119,13 +141,17 @@ impl Action {
     }
 }
 
-/// One step; it begins when all of `after` have ended well.
+/// One step; it begins when all of `after` have ended well and all of `follows` have ended.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Step {
     #[serde(flatten)]
     pub action: Action,
     pub reasons: Vec<Reason>,
     pub after: Vec<StepId>,
+    /// Steps that come before this one, but whose failure does not keep it from being done: what is torn down is torn
+    /// down as far as it goes, and a dependency that is not required may fail.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub follows: Vec<StepId>,
 }
 
 /// What will happen to one resource, for people.
@@ -135,12 +161,12 @@ pub struct Change {
     pub kind: String,
     pub name: String,
     pub service: Option<String>,
-    /// `none`, `create`, `start`, `update`, `restart`, `recreate`, `stop`, `remove`.
+    /// `none`, `create`, `start`, `update`, `restart`, `recreate`, `stop`, `kill`, `remove`.
     pub change: String,
     pub reasons: Vec<Reason>,
 }
 
-/// Steps in an order that respects `after` (every index in `after` is lower than the step's own).
+/// Steps in an order that respects `after` and `follows` (every index there is lower than the step's own).
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[must_use]
 pub struct Plan {

@@ -1,0 +1,4 @@
+//! What the user types and sees.
+
+pub mod commands;
+pub mod diagnostics;
