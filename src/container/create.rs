@@ -306,7 +306,7 @@ fn network(creation: &Creation<'_>) -> Result<NetworkJoin, ContainerError> {
     if let Some(sandbox) = creation.sandbox {
         return Ok(NetworkJoin::Sandbox(sandbox.spec.id.clone()));
     }
-    if let Some(parent) = creation.parents.get("network") {
+    if let Some(parent) = creation.parents.get("network_mode") {
         return match Provision::of(parent)? {
             Some(Provision {
                 network: network @ (NetworkJoin::Host | NetworkJoin::Sandbox(_)),
@@ -330,7 +330,7 @@ fn names(
     let service = creation.service;
     let parent = creation
         .parents
-        .get("network")
+        .get("network_mode")
         .map(Provision::of)
         .transpose()?
         .flatten();

@@ -18,6 +18,9 @@ const LIMIT: usize = 4096;
 /// Where nerdctl keeps its files, by socket.
 const NERDCTL: &str = "/var/lib/nerdctl";
 
+/// Names of the networks, for nerdctl.
+pub(super) const NERDCTL_NETWORKS: &str = "nerdctl/networks";
+
 /// The labels that go to containerd: all that it takes.
 pub(super) fn labels(
     creation: &Creation<'_>,
@@ -150,7 +153,7 @@ fn nerdctl(
         ("nerdctl/namespace", engine.namespace.clone()),
         ("nerdctl/hostname", names.hostname.clone()),
         ("nerdctl/domainname", names.domainname.clone()),
-        ("nerdctl/networks", json!(networks).to_string()),
+        (NERDCTL_NETWORKS, json!(networks).to_string()),
         (
             "nerdctl/state-dir",
             nerdctl_folder(engine, id).to_string_lossy().into_owned(),
