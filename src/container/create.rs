@@ -12,7 +12,7 @@ use super::{
 use crate::engine::spec::{
     self, ContainerSpec, Host, Namespace, Namespaces, SharedMemory, SpecMount, user,
 };
-use crate::engine::{ContainerRecord, RootMount};
+use crate::engine::{ContainerRecord, RootMount, hex};
 use crate::model::Service;
 use crate::state::create_private_dir;
 
@@ -29,7 +29,7 @@ pub(super) fn random_id() -> Result<String, ContainerError> {
             rustix::rand::getrandom(&mut bytes[filled..], rustix::rand::GetRandomFlags::empty())
                 .map_err(|error| ContainerError::io("get random numbers")(error.into()))?;
     }
-    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+    Ok(hex(&bytes))
 }
 
 impl Containers {
@@ -91,8 +91,8 @@ impl Containers {
         let user = user::resolve(name, &service.group_add, &passwd, &group)?;
 
         let planned_files = files::plan(creation.project, service, &user)?;
-        let network = self.network(creation)?;
-        let names = self.names(creation, id, &network)?;
+        let network = network(creation)?;
+        let names = names(creation, id, &network)?;
         let mut provision = Provision {
             network,
             names,
@@ -184,67 +184,6 @@ impl Containers {
         .await
     }
 
-    /// Whose network the container uses.
-    fn network(&self, creation: &Creation<'_>) -> Result<NetworkJoin, ContainerError> {
-        if let Some(sandbox) = creation.sandbox {
-            return Ok(NetworkJoin::Sandbox(sandbox.spec.id.clone()));
-        }
-        if let Some(parent) = creation.parents.get("network") {
-            return match Provision::of(parent)? {
-                Some(provision) => Ok(provision.network),
-                None => Ok(NetworkJoin::Container(parent.id.clone())),
-            };
-        }
-        Ok(match creation.service.network_mode.as_deref() {
-            Some("host") => NetworkJoin::Host,
-            _ => NetworkJoin::Private,
-        })
-    }
-
-    /// Names of the container. One that joins another's network has the other's, as in Docker.
-    fn names(
-        &self,
-        creation: &Creation<'_>,
-        id: &str,
-        network: &NetworkJoin,
-    ) -> Result<Names, ContainerError> {
-        let service = creation.service;
-        let parent = creation
-            .parents
-            .get("network")
-            .map(Provision::of)
-            .transpose()?
-            .flatten();
-        if let Some(parent) = parent {
-            return Ok(parent.names);
-        }
-        let written = service.hostname.as_deref().filter(|name| !name.is_empty());
-        let host = || {
-            rustix::system::uname()
-                .nodename()
-                .to_string_lossy()
-                .into_owned()
-        };
-        let hostname = match written {
-            Some(name) => name.to_owned(),
-            None if *network == NetworkJoin::Host || service.uts.as_deref() == Some("host") => {
-                host()
-            }
-            None => id[..12].to_owned(),
-        };
-        let extra_hosts = service.extra_hosts.iter();
-        Ok(Names {
-            hostname,
-            domainname: service.domainname.clone().unwrap_or_default(),
-            extra_hosts: extra_hosts
-                .flat_map(|(name, list)| list.iter().map(|address| (name.clone(), address.clone())))
-                .collect(),
-            dns: service.dns.clone(),
-            dns_search: service.dns_search.clone(),
-            dns_opt: service.dns_opt.clone(),
-        })
-    }
-
     /// Everything of the spec but the user.
     fn describe(
         &self,
@@ -256,7 +195,7 @@ impl Containers {
         let host = Host::get();
         let (devices, rules) = attributes::devices(service)?;
         let security = attributes::security(service, creation.project)?;
-        let namespaces = self.namespaces(creation, provision)?;
+        let namespaces = namespaces(creation, provision)?;
         let own_network = creation.sandbox.is_some();
         let sysctls = attributes::sysctls(service, &namespaces.network, own_network)?;
         let shared_memory = self.shared_memory(creation, id)?;
@@ -291,42 +230,6 @@ impl Containers {
             mounts: self.spec_mounts(creation, id, provision)?,
             annotations: labels::annotations(creation, self.engine.options(), id, creation.sandbox),
             ..ContainerSpec::default()
-        })
-    }
-
-    fn namespaces(
-        &self,
-        creation: &Creation<'_>,
-        provision: &Provision,
-    ) -> Result<Namespaces, ContainerError> {
-        let service = creation.service;
-        // Joined ones are named at each start, as the process that has them changes.
-        let joined = |kind: &str| Namespace::Path(PathBuf::from(format!("/proc/self/ns/{kind}")));
-        let mode = |kind: &'static str, mode: Option<&str>| match mode {
-            Some("host") => Ok(Namespace::Host),
-            _ if provision.parents.contains_key(kind) => Ok(joined(kind)),
-            None | Some("" | "private" | "shareable" | "none") => Ok(Namespace::Private),
-            Some(other) => Err(ContainerError::invalid(
-                kind,
-                other,
-                "there is no such mode",
-            )),
-        };
-        let network = match &provision.network {
-            NetworkJoin::Host => Namespace::Host,
-            NetworkJoin::Private => Namespace::Private,
-            NetworkJoin::Container(_) => joined("net"),
-            NetworkJoin::Sandbox(_) => match creation.sandbox {
-                Some(sandbox) => Namespace::Path(sandbox.netns.clone()),
-                None => joined("net"),
-            },
-        };
-        Ok(Namespaces {
-            network,
-            pid: mode("pid", service.pid.as_deref())?,
-            ipc: mode("ipc", service.ipc.as_deref())?,
-            uts: attributes::uts(service)?,
-            cgroup: attributes::cgroup(service)?,
         })
     }
 
@@ -396,6 +299,102 @@ impl Containers {
         }
         Ok(list)
     }
+}
+
+/// Whose network the container uses.
+fn network(creation: &Creation<'_>) -> Result<NetworkJoin, ContainerError> {
+    if let Some(sandbox) = creation.sandbox {
+        return Ok(NetworkJoin::Sandbox(sandbox.spec.id.clone()));
+    }
+    if let Some(parent) = creation.parents.get("network_mode") {
+        return match Provision::of(parent)? {
+            Some(Provision {
+                network: network @ (NetworkJoin::Host | NetworkJoin::Sandbox(_)),
+                ..
+            }) => Ok(network),
+            _ => Ok(NetworkJoin::Container(parent.id.clone())),
+        };
+    }
+    Ok(match creation.service.network_mode.as_deref() {
+        Some("host") => NetworkJoin::Host,
+        _ => NetworkJoin::Private,
+    })
+}
+
+/// Names of the container. One that joins another's network has the other's, as in Docker.
+fn names(
+    creation: &Creation<'_>,
+    id: &str,
+    network: &NetworkJoin,
+) -> Result<Names, ContainerError> {
+    let service = creation.service;
+    let parent = creation
+        .parents
+        .get("network_mode")
+        .map(Provision::of)
+        .transpose()?
+        .flatten();
+    if let Some(parent) = parent {
+        return Ok(parent.names);
+    }
+    let written = service.hostname.as_deref().filter(|name| !name.is_empty());
+    let host = || {
+        rustix::system::uname()
+            .nodename()
+            .to_string_lossy()
+            .into_owned()
+    };
+    let hostname = match written {
+        Some(name) => name.to_owned(),
+        None if *network == NetworkJoin::Host || service.uts.as_deref() == Some("host") => host(),
+        None => id[..12].to_owned(),
+    };
+    let extra_hosts = service.extra_hosts.iter();
+    Ok(Names {
+        hostname,
+        domainname: service.domainname.clone().unwrap_or_default(),
+        extra_hosts: extra_hosts
+            .flat_map(|(name, list)| list.iter().map(|address| (name.clone(), address.clone())))
+            .collect(),
+        dns: service.dns.clone(),
+        dns_search: service.dns_search.clone(),
+        dns_opt: service.dns_opt.clone(),
+    })
+}
+
+fn namespaces(
+    creation: &Creation<'_>,
+    provision: &Provision,
+) -> Result<Namespaces, ContainerError> {
+    let service = creation.service;
+    // Joined ones are named at each start, as the process that has them changes.
+    let joined = |kind: &str| Namespace::Path(PathBuf::from(format!("/proc/self/ns/{kind}")));
+    let mode = |kind: &'static str, mode: Option<&str>| match mode {
+        Some("host") => Ok(Namespace::Host),
+        _ if provision.parents.contains_key(kind) => Ok(joined(kind)),
+        None | Some("" | "private" | "shareable" | "none") => Ok(Namespace::Private),
+        Some(other) => Err(ContainerError::invalid(
+            kind,
+            other,
+            "there is no such mode",
+        )),
+    };
+    let network = match &provision.network {
+        NetworkJoin::Host => Namespace::Host,
+        NetworkJoin::Private => Namespace::Private,
+        NetworkJoin::Container(_) => joined("net"),
+        NetworkJoin::Sandbox(_) => match creation.sandbox {
+            Some(sandbox) => Namespace::Path(sandbox.netns.clone()),
+            None => joined("net"),
+        },
+    };
+    Ok(Namespaces {
+        network,
+        pid: mode("pid", service.pid.as_deref())?,
+        ipc: mode("ipc", service.ipc.as_deref())?,
+        uts: attributes::uts(service)?,
+        cgroup: attributes::cgroup(service)?,
+    })
 }
 
 fn shared_memory_size(service: &Service) -> u64 {

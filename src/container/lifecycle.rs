@@ -30,7 +30,7 @@ impl Containers {
                     return Ok(task.pid);
                 }
                 TaskStatus::Created | TaskStatus::Stopped | TaskStatus::Unknown => {
-                    self.discard_task(id).await?
+                    self.discard_task(id).await?;
                 }
             }
         }
@@ -73,9 +73,12 @@ impl Containers {
 
     fn stdio(&self, id: &str, desired: &Desired) -> Stdio {
         let folder = self.state.container_run(id);
-        let path = |used: bool, name: &str| match used {
-            true => folder.join(name),
-            false => PathBuf::new(),
+        let path = |used: bool, name: &str| {
+            if used {
+                folder.join(name)
+            } else {
+                PathBuf::new()
+            }
         };
         Stdio {
             stdin: path(desired.stdin_open, "stdin"),
@@ -264,7 +267,7 @@ impl Containers {
         );
         note(self.remove_files(id));
         note(self.release_volumes(&provision, volumes).await);
-        note(self.remove_cgroup_parent());
+        self.remove_cgroup_parent();
         first.map_or(Ok(()), Err)
     }
 
@@ -343,17 +346,17 @@ impl Containers {
     }
 
     /// Removes the common parent of our cgroups once nobody is in it.
-    fn remove_cgroup_parent(&self) -> Result<(), ContainerError> {
+    fn remove_cgroup_parent(&self) {
         if Host::get().systemd {
-            return Ok(());
+            return;
         }
         let path = self.state.run().join("cgroup.lock");
         let Ok(lock) = OpenOptions::new().write(true).open(&path) else {
-            return Ok(());
+            return;
         };
         // Somebody starts a container just now, and will be the one to remove it.
         if lock.try_lock().is_err() {
-            return Ok(());
+            return;
         }
         let root = Path::new("/sys/fs/cgroup");
         let name = CGROUP_PARENT.trim_start_matches('/');
@@ -365,7 +368,6 @@ impl Containers {
                 Err(error) => tracing::trace!(folder = %folder.display(), %error, "cgroup stays"),
             }
         }
-        Ok(())
     }
 }
 

@@ -58,7 +58,10 @@ pub(super) fn plan(
         own.push(tmpfs_entry(entry)?.destination);
     }
     let mut taken = own.clone();
-    for (entry, record) in service.volumes_from.iter().zip(creation.volumes_from) {
+    for entry in &service.volumes_from {
+        let record = donor(entry, creation.volumes_from).ok_or_else(|| {
+            ContainerError::invalid("volumes_from", entry, "there is no such container")
+        })?;
         for mount in inherited_mounts(entry, record)? {
             if !own.contains(&mount.destination) {
                 taken.push(mount.destination.clone());
@@ -443,6 +446,22 @@ fn tmpfs_entry(entry: &str) -> Result<MountRecord, ContainerError> {
     Ok(tmpfs_record(target, options, read_only))
 }
 
+/// The container that `volumes_from: entry` names, as `SERVICE[:ro]` or `container:NAME[:ro]`.
+fn donor<'a>(entry: &str, donors: &'a [ContainerRecord]) -> Option<&'a ContainerRecord> {
+    let has = |record: &ContainerRecord, label: &str, value: &str| {
+        record.labels.get(label).is_some_and(|found| found == value)
+    };
+    let mut donors = donors.iter();
+    if let Some(rest) = entry.strip_prefix("container:") {
+        let name = rest.split(':').next().unwrap_or_default();
+        return donors.find(|record| {
+            has(record, label::NAME, name) || (!name.is_empty() && record.id.starts_with(name))
+        });
+    }
+    let service = entry.split(':').next().unwrap_or_default();
+    donors.find(|record| has(record, label::SERVICE, service))
+}
+
 /// The mounts that `volumes_from: entry` takes from `record`, without tmpfs, as Docker does.
 fn inherited_mounts(
     entry: &str,
@@ -773,12 +792,15 @@ mod tests {
         donor
             .extensions
             .insert(super::super::provision::EXTENSION.into(), json);
+        donor.labels.insert(label::SERVICE.into(), "donor".into());
+        let mut other = ContainerRecord::default();
+        other.labels.insert(label::NAME.into(), "alone".into());
         let service = Service {
             tmpfs: vec!["/own".into()],
             volumes_from: vec!["donor:ro".into()],
             ..Service::default()
         };
-        let planned = world.plan(&service, None, &[donor]).unwrap();
+        let planned = world.plan(&service, None, &[other, donor]).unwrap();
         assert!(at(&planned, "/srv").read_only);
         assert!(at(&planned, "/srv").options.contains(&"ro".into()));
         assert_eq!(at(&planned, "/own").kind, "tmpfs");
