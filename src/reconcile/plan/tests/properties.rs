@@ -340,7 +340,7 @@ fn chooser(seed: [u8; 32]) -> impl FnMut(usize) -> usize {
 
 proptest! {
     #![proptest_config(ProptestConfig {
-        cases: 400,
+        cases: 128,
         failure_persistence: None,
         ..ProptestConfig::default()
     })]
