@@ -10,8 +10,8 @@ use super::plan::{Action, Change, Plan, Reason};
 /// Characters of a value that are shown.
 const SHOWN: usize = 72;
 
-/// The plan as text: what changes and why, then how much there is to do. Values that look secret are hidden unless
-/// `show_values`.
+/// The plan as text but for its warnings: what changes and why, then how much there is to do. Values that look secret are
+/// hidden unless `show_values`.
 pub fn lines(plan: &Plan, show_values: bool) -> Vec<String> {
     let mut lines = Vec::new();
     let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
@@ -31,11 +31,6 @@ pub fn lines(plan: &Plan, show_values: bool) -> Vec<String> {
                 .map(|reason| format!("{:20}{}", "", sentence(reason))),
         );
     }
-    lines.extend(
-        plan.warnings
-            .iter()
-            .map(|warning| format!("warning: {warning}")),
-    );
     lines.push(summary(plan, &counts));
     lines
 }
@@ -174,5 +169,138 @@ fn described(action: &Action) -> (&'static str, String, Option<&str>) {
             index,
         } => ("run_hook", format!("{name} {hook}[{index}]"), Some(service)),
         Action::RemoveImage { reference } => ("remove_image", reference.clone(), None),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::reconcile::plan::Step;
+
+    fn change(kind: &str, name: &str, change: &str, reasons: Vec<Reason>) -> Change {
+        Change {
+            kind: kind.into(),
+            name: name.into(),
+            service: (kind == "container").then(|| "web".into()),
+            change: change.into(),
+            reasons,
+        }
+    }
+
+    fn changed(path: &str, old: Option<Value>, new: Option<Value>) -> Reason {
+        Reason::Changed {
+            path: path.into(),
+            old,
+            new,
+        }
+    }
+
+    fn plan() -> Plan {
+        let reasons = vec![
+            changed(
+                "environment.LEVEL",
+                Some("a\nb".into()),
+                Some("debug".into()),
+            ),
+            changed("environment.TOKEN", Some("t0ps3cret".into()), None),
+            changed("command", None, Some(json!(["sh", "-c", "x".repeat(100)]))),
+        ];
+        let remove = Action::RemoveContainer {
+            id: "a".into(),
+            service: "web".into(),
+            name: "shop-web-2".into(),
+            volumes: false,
+        };
+        let steps = [
+            (Action::RemoveNetwork { name: "n".into() }, vec![], vec![]),
+            (remove, vec![0], vec![]),
+            (Action::RemoveSandbox { id: "s".into() }, vec![], vec![1]),
+        ];
+        Plan {
+            steps: steps
+                .into_iter()
+                .map(|(action, after, follows)| Step {
+                    action,
+                    reasons: Vec::new(),
+                    after,
+                    follows,
+                })
+                .collect(),
+            changes: vec![
+                change("network", "shop_default", "none", vec![]),
+                change("volume", "shop_data", "create", vec![Reason::Missing]),
+                change("container", "shop-web-1", "recreate", reasons),
+                change("container", "shop-web-2", "remove", vec![Reason::Surplus]),
+                change(
+                    "container",
+                    "shop-db-1",
+                    "start",
+                    vec![Reason::NotRunning { exit_code: Some(1) }],
+                ),
+            ],
+            warnings: vec!["container `x` is paused".into()],
+        }
+    }
+
+    #[test]
+    fn people_read_what_changes_and_why() {
+        insta::assert_snapshot!(lines(&plan(), false).join("\n"), @r#"
+        create    volume    shop_data
+                            does not exist
+        recreate  container shop-web-1
+                            environment.LEVEL: a\nb -> debug
+                            environment.TOKEN: (changed)
+                            command: (none) -> ["sh","-c","xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx…
+        remove    container shop-web-2
+                            is a replica too many
+        start     container shop-db-1
+                            has exited with code 1
+        1 to create, 1 to start, 1 to recreate, 1 to remove, 1 unchanged
+        "#);
+    }
+
+    #[test]
+    fn values_are_shown_on_demand() {
+        assert!(!lines(&plan(), false).join("\n").contains("t0ps3cret"));
+        assert!(
+            lines(&plan(), true)
+                .join("\n")
+                .contains("TOKEN: t0ps3cret -> (none)")
+        );
+        assert!(!json(&plan(), false).to_string().contains("t0ps3cret"));
+        assert!(json(&plan(), true).to_string().contains("t0ps3cret"));
+    }
+
+    #[test]
+    fn programs_read_the_same_as_json() {
+        let mut plan = plan();
+        plan.changes.truncate(2);
+        let json = json(&plan, false);
+        let shown = |key: &str| {
+            let items = json[key].as_array().into_iter().flatten();
+            items
+                .map(ToString::to_string)
+                .collect::<Vec<_>>()
+                .join("\n")
+        };
+        insta::assert_snapshot!(shown("changes"), @r#"
+        {"kind":"network","name":"shop_default","service":null,"change":"none","reasons":[]}
+        {"kind":"volume","name":"shop_data","service":null,"change":"create","reasons":[{"kind":"missing"}]}
+        "#);
+        insta::assert_snapshot!(shown("steps"), @r#"
+        {"action":"remove_network","name":"n","service":null,"after":[],"follows":[]}
+        {"action":"remove_container","name":"shop-web-2","service":"web","after":[0],"follows":[]}
+        {"action":"remove_sandbox","name":"s","service":null,"after":[],"follows":[1]}
+        "#);
+        insta::assert_snapshot!(shown("warnings"), @r#""container `x` is paused""#);
+    }
+
+    #[test]
+    fn an_empty_plan_says_so() {
+        let plan = Plan {
+            changes: vec![change("container", "shop-web-1", "none", vec![])],
+            ..Plan::default()
+        };
+        assert_eq!(lines(&plan, false), ["nothing to do, 1 unchanged"]);
     }
 }

@@ -316,7 +316,9 @@ fn bring_up(
     world.apply_in_order(&plan, &mut choose);
     let lenient = UpOptions {
         // A container that is kept as it was may never do what the file now wants of it.
-        wait: options.wait && options.recreate != Recreate::Never,
+        wait: options.wait
+            && options.recreate != Recreate::Never
+            && options.recreate_dependencies != Recreate::Never,
         recreate: match options.recreate {
             Recreate::Force => Recreate::Diverged,
             other => other,
