@@ -196,7 +196,7 @@ impl Containers {
         let (devices, rules) = attributes::devices(service)?;
         let security = attributes::security(service, creation.project)?;
         let namespaces = namespaces(creation, provision)?;
-        let own_network = creation.sandbox.is_some();
+        let own_network = creation.sandbox.is_some() || provision.network == NetworkJoin::Private;
         let sysctls = attributes::sysctls(service, &namespaces.network, own_network)?;
         let shared_memory = self.shared_memory(creation, id)?;
         Ok(ContainerSpec {
