@@ -334,7 +334,7 @@ impl Containers {
             if covered(&target) {
                 continue;
             }
-            let mut options = spec::bind_options(creation.service.read_only, Host::get());
+            let mut options = spec::bind_options(creation.service.read_only, false, Host::get());
             options.push("rprivate".into());
             list.push(SpecMount::bind(&folder.join(name), target, options));
         }

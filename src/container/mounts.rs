@@ -230,7 +230,7 @@ impl Mounts<'_> {
             destination: target,
             read_only: mount.read_only,
             spec_kind: "bind".into(),
-            options: bind_options(mount.read_only, Host::get()),
+            options: bind_options(mount.read_only, true, Host::get()),
             anonymous: record.anonymous,
             ..MountRecord::default()
         });
@@ -339,7 +339,7 @@ fn bind(
         ));
     }
     let mut flags = match options.recursive.as_deref() {
-        None | Some("" | "enabled") => bind_options(mount.read_only, Host::get()),
+        None | Some("" | "enabled") => bind_options(mount.read_only, source.is_dir(), Host::get()),
         Some("disabled") if mount.read_only => vec!["bind".into(), "ro".into()],
         Some("disabled") => vec!["bind".into()],
         Some("writable") if mount.read_only => vec!["rbind".into(), "ro".into()],
