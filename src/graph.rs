@@ -115,8 +115,11 @@ impl Graph {
     }
 
     /// `services` and all that they depend on, in the order of the file.
-    pub fn closure<'a>(&'a self, services: impl IntoIterator<Item = &'a str>) -> IndexSet<&'a str> {
-        let mut open: Vec<&str> = services.into_iter().collect();
+    pub fn closure<'b>(&self, services: impl IntoIterator<Item = &'b str>) -> IndexSet<&str> {
+        let mut open: Vec<&str> = services
+            .into_iter()
+            .filter_map(|service| self.name(service))
+            .collect();
         let mut seen = BTreeSet::new();
         while let Some(service) = open.pop() {
             if seen.insert(service) {

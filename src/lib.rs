@@ -12,6 +12,7 @@ pub mod log;
 pub mod model;
 pub mod network;
 pub mod reconcile;
+pub mod stack;
 pub mod state;
 pub mod supervisor;
 mod sys;

@@ -490,16 +490,16 @@ fn pump_chaos(root: &Path) {
         .map(|number| format!("line {number} {}\n", "x".repeat(number % 300)))
         .collect();
     assert!(count > 1000, "{count}");
-    assert_lines(&read_log(&log), &expected);
-    assert_lines(&follower.join().unwrap(), &expected);
+    assert_lines("the log", &read_log(&log), &expected);
+    assert_lines("what a follower saw", &follower.join().unwrap(), &expected);
 }
 
 /// As `assert_eq`, and shows no more than the first difference.
-fn assert_lines(found: &[String], expected: &[String]) {
+fn assert_lines(what: &str, found: &[String], expected: &[String]) {
     for (index, (found, expected)) in found.iter().zip(expected).enumerate() {
-        assert_eq!(found, expected, "line {index}");
+        assert_eq!(found, expected, "line {index} of {what}");
     }
-    assert_eq!(found.len(), expected.len());
+    assert_eq!(found.len(), expected.len(), "{what}");
 }
 
 /// A file system without much room, unmounted with the test.

@@ -41,7 +41,10 @@ pub(super) fn files(
         return Ok(given
             .iter()
             .map(|file| {
-                let expanded = super::paths::expand_home(&file.to_string_lossy(), environment);
+                let expanded = super::paths::expand_home(
+                    &file.to_string_lossy(),
+                    &session.options.environment,
+                );
                 session.options.working_dir.join(expanded)
             })
             .collect());

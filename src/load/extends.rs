@@ -122,7 +122,7 @@ fn resolve(
             services.get(&base_name).cloned()
         }
         Some((text, file_span)) => {
-            let expanded = paths::expand_home(&text, &scope.environment);
+            let expanded = paths::expand_home(&text, &session.options.environment);
             let base_path = clean(&scope.directory.join(expanded));
             check_cycle(session, visits, &base_path, &base_name, base_span)?;
             let mut base = match session.extends_cache.remove(&base_path) {
@@ -252,7 +252,7 @@ fn read(
     }
     let directory = path.parent().unwrap_or(path);
     let prefix = relative(&scope.directory, directory);
-    paths::resolve(session, &mut root, &prefix, &scope.environment);
+    paths::resolve(session, &mut root, &prefix);
     session.checkpoint()?;
     let services = root
         .as_mapping_mut()

@@ -45,7 +45,7 @@ pub(super) fn load(session: &mut Session<'_>, files: Vec<File>, scope: &Scope) -
     semantic::defaults(&mut root);
     semantic::check(session, &root);
     if scope.resolve_paths {
-        paths::resolve(session, &mut root, &scope.prefix, &scope.environment);
+        paths::resolve(session, &mut root, &scope.prefix);
     }
     session.checkpoint()?;
     resolve_environment(&mut root, &scope.environment);

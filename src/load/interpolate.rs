@@ -57,7 +57,7 @@ fn walk(
                 );
             }
         }
-        Value::Null | Value::Bool(_) | Value::Int(_) | Value::Float(_) => {}
+        Value::Null | Value::Bool(_) | Value::Int(_) | Value::Unsigned(_) | Value::Float(_) => {}
     }
 }
 
@@ -147,10 +147,11 @@ fn convert(
             .map(Value::Int)
             .map_err(|_| wrong("an integer")),
         Cast::Number => match resolve_plain(text) {
-            Value::Int(_) | Value::Float(_) if text.parse::<f64>().is_ok() => text
-                .parse()
-                .map(Value::Float)
-                .map_err(|_| wrong("a number")),
+            Value::Int(_) | Value::Unsigned(_) | Value::Float(_) if text.parse::<f64>().is_ok() => {
+                text.parse()
+                    .map(Value::Float)
+                    .map_err(|_| wrong("a number"))
+            }
             _ => Err(wrong("a number")),
         },
         Cast::Boolean => boolean(session, text, span)

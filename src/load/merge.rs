@@ -201,7 +201,9 @@ fn into_sequence(node: Node) -> Vec<Node> {
             items.sort_by(|left, right| left.0.cmp(&right.0));
             items.into_iter().map(|(_, item)| item).collect()
         }
-        Value::Null | Value::Bool(_) | Value::Int(_) | Value::Float(_) => Vec::new(),
+        Value::Null | Value::Bool(_) | Value::Int(_) | Value::Unsigned(_) | Value::Float(_) => {
+            Vec::new()
+        }
     }
 }
 

@@ -37,7 +37,7 @@ mod values;
 mod variables;
 
 pub use diagnostic::{Diagnostic, Label, Link, Severity};
-pub use options::{LoadError, LoadOptions, Loaded};
+pub use options::{LoadError, LoadOptions, Loaded, RawProject};
 pub use pipeline::{load, load_raw, project_name};
 pub use source::{Reason, Source, SourceMap};
-pub use variables::{Variable, variables};
+pub use variables::Variable;

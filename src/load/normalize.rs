@@ -146,7 +146,12 @@ fn resolve_bare(node: &mut Node, environment: &Variables, keep: bool) {
                 None => keep,
             }
         }),
-        Value::Null | Value::Bool(_) | Value::Int(_) | Value::Float(_) | Value::String(_) => {}
+        Value::Null
+        | Value::Bool(_)
+        | Value::Int(_)
+        | Value::Unsigned(_)
+        | Value::Float(_)
+        | Value::String(_) => {}
     }
 }
 

@@ -7,8 +7,9 @@ use indexmap::IndexMap;
 use super::diagnostic::Diagnostic;
 use super::render;
 use super::source::SourceMap;
+use super::variables::{Variable, variables};
 use crate::model::Project;
-use crate::yaml::Node;
+use crate::yaml::{self, Node};
 
 /// What to load, as the user asked for it.
 #[derive(Clone, Debug)]
@@ -43,6 +44,8 @@ pub struct LoadOptions {
     pub check_consistency: bool,
     /// Read files of variables into `environment`.
     pub resolve_env: bool,
+    /// Read the files of services that are not selected too, so that what is missing is found.
+    pub read_all_env_files: bool,
     /// Keep networks, volumes, configs, secrets and models that no service uses.
     pub all_resources: bool,
     /// Names with `_` in them, as the first Compose made them.
@@ -67,6 +70,7 @@ impl Default for LoadOptions {
             resolve_paths: true,
             check_consistency: true,
             resolve_env: true,
+            read_all_env_files: false,
             all_resources: false,
             compatibility: false,
         }
@@ -86,7 +90,7 @@ pub struct Loaded {
 impl Loaded {
     /// The project as `config` prints it in YAML, before `$` is doubled.
     pub fn to_yaml(&self) -> String {
-        crate::yaml::to_yaml(&render::project(
+        yaml::to_yaml(&render::project(
             &self.tree,
             &self.project,
             render::Format::Yaml,
@@ -95,11 +99,34 @@ impl Loaded {
 
     /// The project as `config --format json` prints it, before `$` is doubled.
     pub fn to_json(&self) -> String {
-        crate::yaml::to_json(&render::project(
+        yaml::to_json(&render::project(
             &self.tree,
             &self.project,
             render::Format::Json,
         ))
+    }
+}
+
+/// A project before texts are given types: merged and in long form, as far as variables allow.
+#[derive(Debug)]
+pub struct RawProject {
+    pub(super) tree: Node,
+}
+
+impl RawProject {
+    /// As `config --no-interpolate` prints it.
+    pub fn to_yaml(&self) -> String {
+        yaml::to_yaml(&render::plain(&self.tree, render::Format::Yaml))
+    }
+
+    /// As `config --no-interpolate --format json` prints it.
+    pub fn to_json(&self) -> String {
+        yaml::to_json(&render::plain(&self.tree, render::Format::Json))
+    }
+
+    /// The variables that the files refer to.
+    pub fn variables(&self) -> IndexMap<String, Variable> {
+        variables(&self.tree)
     }
 }
 

@@ -65,16 +65,10 @@ pub(super) fn expand_home(path: &str, environment: &Variables) -> String {
 }
 
 /// Resolves every path in a canonical tree against `base`, which may itself be relative.
-pub(super) fn resolve(
-    session: &mut Session<'_>,
-    root: &mut Node,
-    base: &Path,
-    environment: &Variables,
-) {
-    let base = base.to_string_lossy();
+pub(super) fn resolve(session: &mut Session<'_>, root: &mut Node, base: &Path) {
     let resolver = Resolver {
-        base: &base,
-        environment,
+        base: &base.to_string_lossy(),
+        environment: &session.options.environment,
     };
     for section in ["services", "volumes", "configs", "secrets"] {
         let schema = ROOT.child(section);
@@ -124,7 +118,8 @@ impl Resolver<'_> {
                     }
                 }
             }
-            Value::Null | Value::Bool(_) | Value::Int(_) | Value::Float(_) => {}
+            Value::Null | Value::Bool(_) | Value::Int(_) | Value::Unsigned(_) | Value::Float(_) => {
+            }
         }
     }
 

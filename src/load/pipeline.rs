@@ -6,12 +6,12 @@ use std::rc::Rc;
 use super::diagnostic::{Problem, resolve};
 use super::dotenv::Variables;
 use super::files::{self, File, Scope};
-use super::options::{LoadError, LoadOptions, Loaded};
+use super::options::{LoadError, LoadOptions, Loaded, RawProject};
 use super::select::Model;
 use super::session::{Outcome, Session};
 use super::source::Reason;
-use super::{bind, checks, discover, environment, name, normalize, render, values};
-use crate::yaml::{Document, Node, Span};
+use super::{bind, checks, discover, environment, name, normalize, values};
+use crate::yaml::{Document, Mapping, Node, Span};
 
 /// Loads a project.
 pub fn load(options: &LoadOptions) -> Result<Loaded, LoadError> {
@@ -28,10 +28,10 @@ pub fn load(options: &LoadOptions) -> Result<Loaded, LoadError> {
 }
 
 /// The merged tree before texts are given types, as `config --no-interpolate` prints it.
-pub fn load_raw(options: &LoadOptions) -> Result<Node, LoadError> {
+pub fn load_raw(options: &LoadOptions) -> Result<RawProject, LoadError> {
     let mut session = Session::new(options);
     match tree(&mut session) {
-        Ok(tree) => Ok(render::plain(&tree.root)),
+        Ok(tree) => Ok(RawProject { tree: tree.root }),
         Err(_) => Err(session.into_error()),
     }
 }
@@ -106,6 +106,10 @@ fn prepare(session: &mut Session<'_>) -> Outcome<Start> {
         Some(name) => name,
         None => name::from_files(session, &documents, &directory, &environment)?,
     };
+    if !session.options.interpolate {
+        // What is left as it was written does not take values from outside either.
+        environment.clear();
+    }
     environment.insert("COMPOSE_PROJECT_NAME".to_owned(), name.clone());
     Ok(Start {
         environment,
@@ -147,7 +151,7 @@ fn tree(session: &mut Session<'_>) -> Outcome<Tree> {
         })
         .collect();
     let mut root = files::load(session, files, &scope)?;
-    if root.as_mapping().is_none_or(crate::yaml::Mapping::is_empty) {
+    if root.as_mapping().is_none_or(Mapping::is_empty) {
         return session
             .fail(Problem::error("the Compose file is empty").expected("a section `services:`"));
     }
@@ -186,12 +190,17 @@ fn load_in(session: &mut Session<'_>) -> Outcome<(crate::model::Project, Node)> 
         checks::check(session, &model);
         session.checkpoint()?;
     }
+    if options.read_all_env_files {
+        model.read_files(session, &tree.environment, options.resolve_env)?;
+    }
     model.enable(&options.services);
     model.select(session, &options.services, options.with_dependencies)?;
     if !options.all_resources {
         model.prune();
     }
-    model.read_files(session, &tree.environment, options.resolve_env)?;
+    if !options.read_all_env_files || !options.services.is_empty() {
+        model.read_files(session, &tree.environment, options.resolve_env)?;
+    }
 
     let environment = Rc::try_unwrap(tree.environment).unwrap_or_else(|shared| (*shared).clone());
     let project = bind::project(
@@ -205,14 +214,16 @@ fn load_in(session: &mut Session<'_>) -> Outcome<(crate::model::Project, Node)> 
         },
         &session.sources,
     );
-    if let Some(root) = model.root.as_mapping_mut()
-        && options.resolve_env
-        && let Some(services) = root.get_mut("services").and_then(Node::as_mapping_mut)
-    {
-        for (_, entry) in services.iter_mut() {
-            if let Some(service) = entry.value.as_mapping_mut() {
+    // What was read into a service is not printed beside the result.
+    let services = model
+        .root
+        .get_mut("services")
+        .and_then(Node::as_mapping_mut);
+    for (_, entry) in services.into_iter().flat_map(Mapping::iter_mut) {
+        if let Some(service) = entry.value.as_mapping_mut() {
+            service.remove("label_file");
+            if options.resolve_env {
                 service.remove("env_file");
-                service.remove("label_file");
             }
         }
     }

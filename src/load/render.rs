@@ -3,7 +3,7 @@
 use super::files::SECRET_VALUE;
 use super::schema::{Form, Keep, ROOT, Schema};
 use crate::model::{Duration, Project};
-use crate::yaml::{Mapping, Node, Span, Value};
+use crate::yaml::{Entry, Mapping, Node, Span, Value, sort_keys};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Format {
@@ -17,7 +17,7 @@ pub(super) fn project(tree: &Node, project: &Project, format: Format) -> Node {
     if let Some(view) = view.as_mapping_mut() {
         view.set("name", Node::string(&project.name, Span::NONE));
         if format == Format::Json {
-            *view = sorted(std::mem::take(view));
+            *view = sorted(std::mem::take(view), format);
         } else if let Some(name) = view.remove("name") {
             let rest = std::mem::take(view);
             view.set("name", name);
@@ -30,10 +30,13 @@ pub(super) fn project(tree: &Node, project: &Project, format: Format) -> Node {
     view
 }
 
-/// One service as JSON, as its hash sees it.
-pub(super) fn sorted(mapping: Mapping) -> Mapping {
+/// The entries in the order in which the reference prints the user's keys.
+fn sorted(mapping: Mapping, format: Format) -> Mapping {
     let mut entries: Vec<_> = mapping.into_iter().collect();
-    entries.sort_by(|left, right| left.0.cmp(&right.0));
+    match format {
+        Format::Yaml => entries = sort_keys(entries),
+        Format::Json => entries.sort_by(|left, right| left.0.cmp(&right.0)),
+    }
     entries.into_iter().collect()
 }
 
@@ -64,7 +67,11 @@ fn object(node: &Node, schema: &'static Schema, format: Format) -> Node {
             (Keep::Always, printed) => printed,
         };
         if let Some(printed) = printed {
-            view.set(field.name, printed);
+            let name = match format {
+                Format::Yaml => field.name,
+                Format::Json => field.json_name,
+            };
+            view.set(name, printed);
         }
     }
     // The content of a config that comes from the environment is not for printing.
@@ -73,14 +80,12 @@ fn object(node: &Node, schema: &'static Schema, format: Format) -> Node {
     }
     let is_root = std::ptr::eq(schema, &raw const ROOT);
     if schema.extensible && (format == Format::Yaml || is_root) {
-        let mut extensions: Vec<(&str, &Node)> = mapping
+        let extensions = mapping
             .iter()
             .filter(|(key, _)| key.starts_with("x-"))
-            .map(|(key, entry)| (key, &entry.value))
-            .collect();
-        extensions.sort_by_key(|(key, _)| *key);
-        for (key, value) in extensions {
-            view.set(key, plain(value));
+            .map(|(key, entry)| (key.to_owned(), &entry.value));
+        for (key, value) in sort_keys(extensions.collect()) {
+            view.set(&key, plain(value, format));
         }
     }
     view.remove(SECRET_VALUE);
@@ -90,6 +95,8 @@ fn object(node: &Node, schema: &'static Schema, format: Format) -> Node {
 fn render(node: &Node, schema: &'static Schema, format: Format) -> Node {
     let text = |text: String| Node::string(text, Span::NONE);
     match (schema.form, &node.value) {
+        // A resource of which nothing is said is still a resource.
+        (_, Value::Null) if schema.printed_if_null => object(node, schema, format),
         (_, Value::Null) => Node::default(),
         (Form::Duration, Value::Int(nanoseconds)) => text(Duration(*nanoseconds).to_string()),
         (Form::Bytes, Value::Int(bytes)) => text(bytes.to_string()),
@@ -113,7 +120,7 @@ fn render(node: &Node, schema: &'static Schema, format: Format) -> Node {
             Node::sequence(items, Span::NONE)
         }
         (Form::Ssh, Value::Mapping(keys)) => {
-            let keys = sorted(keys.clone());
+            let keys = sorted(keys.clone(), format);
             let items = keys
                 .iter()
                 .map(|(id, entry)| match entry.value.as_str() {
@@ -129,7 +136,7 @@ fn render(node: &Node, schema: &'static Schema, format: Format) -> Node {
                 .iter()
                 .map(|item| match schema.items {
                     Some(schema) => render(item, schema, format),
-                    None => plain(item),
+                    None => plain(item, format),
                 })
                 .collect();
             Node::sequence(items, Span::NONE)
@@ -139,16 +146,16 @@ fn render(node: &Node, schema: &'static Schema, format: Format) -> Node {
                 let mapping = mapping
                     .iter()
                     .map(|(key, entry)| {
-                        let entry = crate::yaml::Entry {
+                        let entry = Entry {
                             key: Span::NONE,
                             value: render(&entry.value, schema, format),
                         };
                         (key.to_owned(), entry)
                     })
                     .collect();
-                Node::mapping(sorted(mapping), Span::NONE)
+                Node::mapping(sorted(mapping, format), Span::NONE)
             }
-            None if schema.fields.is_empty() => plain(node),
+            None if schema.fields.is_empty() => plain(node, format),
             None => object(node, schema, format),
         },
         _ => Node::new(node.value.clone(), Span::NONE),
@@ -156,22 +163,24 @@ fn render(node: &Node, schema: &'static Schema, format: Format) -> Node {
 }
 
 /// A value of the user's own, with its keys in order.
-pub(super) fn plain(node: &Node) -> Node {
+pub(super) fn plain(node: &Node, format: Format) -> Node {
     let value = match &node.value {
-        Value::Sequence(items) => Value::Sequence(items.iter().map(plain).collect()),
+        Value::Sequence(items) => {
+            Value::Sequence(items.iter().map(|item| plain(item, format)).collect())
+        }
         Value::Mapping(mapping) => {
             let mapping: Mapping = mapping
                 .iter()
                 .filter(|(key, _)| *key != SECRET_VALUE)
                 .map(|(key, entry)| {
-                    let entry = crate::yaml::Entry {
+                    let entry = Entry {
                         key: Span::NONE,
-                        value: plain(&entry.value),
+                        value: plain(&entry.value, format),
                     };
                     (key.to_owned(), entry)
                 })
                 .collect();
-            Value::Mapping(sorted(mapping))
+            Value::Mapping(sorted(mapping, format))
         }
         other => other.clone(),
     };
@@ -181,7 +190,7 @@ pub(super) fn plain(node: &Node) -> Node {
 fn is_empty(node: &Node) -> bool {
     match &node.value {
         Value::Null | Value::Bool(false) | Value::Int(0) => true,
-        Value::Bool(true) | Value::Int(_) => false,
+        Value::Bool(true) | Value::Int(_) | Value::Unsigned(_) => false,
         Value::Float(value) => *value == 0.0,
         Value::String(text) => text.is_empty(),
         Value::Sequence(items) => items.is_empty(),

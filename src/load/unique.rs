@@ -24,7 +24,12 @@ pub(super) fn enforce(node: &mut Node, schema: Option<&'static Schema>) {
                 enforce(item, schema.items);
             }
         }
-        Value::Null | Value::Bool(_) | Value::Int(_) | Value::Float(_) | Value::String(_) => {}
+        Value::Null
+        | Value::Bool(_)
+        | Value::Int(_)
+        | Value::Unsigned(_)
+        | Value::Float(_)
+        | Value::String(_) => {}
     }
 }
 

@@ -55,7 +55,7 @@ fn check(session: &mut Session<'_>, node: &Node, schema: &'static Schema, path: 
                 );
             }
         }
-        Value::Null | Value::Bool(_) | Value::Float(_) => {}
+        Value::Null | Value::Bool(_) | Value::Unsigned(_) | Value::Float(_) => {}
     }
 }
 
@@ -63,7 +63,7 @@ fn accepts(types: Types, value: &Value) -> bool {
     types.allows(match value {
         Value::Null => Types::NULL,
         Value::Bool(_) => Types::BOOLEAN,
-        Value::Int(_) => Types::INTEGER,
+        Value::Int(_) | Value::Unsigned(_) => Types::INTEGER,
         Value::Float(value) if value.fract() == 0.0 => Types::INTEGER,
         Value::Float(_) => Types::FLOAT,
         Value::String(_) => Types::STRING,
@@ -89,7 +89,7 @@ fn found(node: &Node) -> String {
 fn type_hint(node: &Node, schema: &Schema, path: &Path<'_>) -> Option<String> {
     let name = path.name();
     match &node.value {
-        Value::Int(_) | Value::Float(_) | Value::Bool(_)
+        Value::Int(_) | Value::Unsigned(_) | Value::Float(_) | Value::Bool(_)
             if schema.types.allows(Types::STRING) && schema.types != Types::ANY =>
         {
             Some(format!("quote it: \"{}\"", node.scalar_text()?))

@@ -150,7 +150,9 @@ fn integer(session: &mut Session<'_>, node: &mut Node, form: Form, path: &Path<'
 
 fn number(session: &mut Session<'_>, node: &mut Node, path: &Path<'_>) {
     let text = match &node.value {
-        Value::Int(_) | Value::Float(_) | Value::String(_) => node.scalar_text(),
+        Value::Int(_) | Value::Unsigned(_) | Value::Float(_) | Value::String(_) => {
+            node.scalar_text()
+        }
         _ => return,
     };
     // The shortest text of the single-precision number is what the reference prints.
@@ -255,7 +257,11 @@ fn texts(node: &mut Node) {
             }
         }
         Value::Null | Value::Mapping(_) => {}
-        Value::Bool(_) | Value::Int(_) | Value::Float(_) | Value::String(_) => {
+        Value::Bool(_)
+        | Value::Int(_)
+        | Value::Unsigned(_)
+        | Value::Float(_)
+        | Value::String(_) => {
             let item = Node::string(node.scalar_text().unwrap_or_default(), node.span);
             node.value = Value::Sequence(vec![item]);
         }

@@ -16,7 +16,7 @@ pub struct Variable {
 }
 
 /// All variables that a tree refers to, sorted by name.
-pub fn variables(node: &Node) -> IndexMap<String, Variable> {
+pub(super) fn variables(node: &Node) -> IndexMap<String, Variable> {
     let mut found = IndexMap::new();
     walk(node, &mut found);
     found.sort_keys();
@@ -30,7 +30,7 @@ fn walk(node: &Node, found: &mut IndexMap<String, Variable>) {
         Value::Mapping(mapping) => mapping
             .iter()
             .for_each(|(_, entry)| walk(&entry.value, found)),
-        Value::Null | Value::Bool(_) | Value::Int(_) | Value::Float(_) => {}
+        Value::Null | Value::Bool(_) | Value::Int(_) | Value::Unsigned(_) | Value::Float(_) => {}
     }
 }
 

@@ -162,17 +162,14 @@ impl LogFile {
             // Not truncated: whoever follows the log still reads the old file to its end.
             std::fs::remove_file(path)?;
         }
-        for number in (1..=others).rev() {
-            let from = match number {
-                1 => path.clone(),
-                _ => rotated(path, number - 1),
-            };
-            match std::fs::rename(from, rotated(path, number)) {
-                Err(error) if number == 1 || error.kind() != io::ErrorKind::NotFound => {
-                    return Err(error);
-                }
-                _ => {}
-            }
+        // A predecessor that was killed amid its renames left a gap: files move up to it, and none is lost.
+        let exists = |number: &u32| rotated(path, *number).exists();
+        let kept = (1..others).take_while(exists).last().unwrap_or(0);
+        for number in (1..=kept).rev() {
+            std::fs::rename(rotated(path, number), rotated(path, number + 1))?;
+        }
+        if others > 0 {
+            std::fs::rename(path, rotated(path, 1))?;
         }
         self.written.clear();
         // If none can be opened now, the next look tries again; the old one is out of the way.
@@ -233,6 +230,20 @@ mod tests {
             Some("three\n")
         );
         assert_eq!(read(directory.path(), "a.log.3"), None);
+    }
+
+    #[test]
+    fn a_gap_among_the_rotated_files_is_filled_first() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut log = log(directory.path(), 5);
+        std::fs::write(directory.path().join("a.log.1"), "young\n").unwrap();
+        std::fs::write(directory.path().join("a.log.3"), "old\n").unwrap();
+        log.rotate().unwrap();
+        assert_eq!(
+            read(directory.path(), "a.log.2").as_deref(),
+            Some("young\n")
+        );
+        assert_eq!(read(directory.path(), "a.log.3").as_deref(), Some("old\n"));
     }
 
     #[test]

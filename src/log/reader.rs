@@ -47,6 +47,10 @@ pub enum Item {
         key: Arc<str>,
         line: Line,
     },
+    /// All that the log had when [`LogHandle::mark`] was called has been given.
+    CaughtUp {
+        key: Arc<str>,
+    },
     /// A part of the log that is no record was passed over.
     Damaged {
         key: Arc<str>,
@@ -61,6 +65,7 @@ pub enum Item {
 
 enum Command {
     Add(Source),
+    Mark(String),
     Finish(String),
     FinishAll,
 }
@@ -76,6 +81,11 @@ impl LogHandle {
     /// Reads another log too, from its beginning. A key that is read already is left as it is.
     pub fn add(&self, source: Source) {
         self.send(Command::Add(source));
+    }
+
+    /// Says by [`Item::CaughtUp`] when what the log of `key` has now was given, and goes on.
+    pub fn mark(&self, key: &str) {
+        self.send(Command::Mark(key.into()));
     }
 
     /// Reads what the log of `key` has now, and no more.
@@ -176,6 +186,8 @@ struct Reading {
     fresh: bool,
     /// Ends when nothing more is there.
     finishing: bool,
+    /// Somebody wants to know when nothing more is there.
+    marked: bool,
     watch: Option<i32>,
 }
 
@@ -200,6 +212,7 @@ impl Reader {
             if self.give()? {
                 continue;
             }
+            self.tell_caught_up()?;
             self.forget_finished()?;
             if self.items.is_closed() || (self.finishing && self.readings.is_empty()) {
                 return Ok(());
@@ -211,6 +224,13 @@ impl Reader {
     fn obey(&mut self, command: Command) -> Result<(), Unheard> {
         match command {
             Command::Add(source) => return self.add(source),
+            Command::Mark(key) => match self.readings.get_mut(key.as_str()) {
+                Some(reading) => {
+                    reading.marked = true;
+                    reading.fresh = true;
+                }
+                None => return self.send(Item::CaughtUp { key: key.into() }),
+            },
             Command::Finish(key) => {
                 if let Some(reading) = self.readings.get_mut(key.as_str()) {
                     reading.finishing = true;
@@ -246,6 +266,7 @@ impl Reader {
                     next: None,
                     fresh: true,
                     finishing: self.finishing,
+                    marked: false,
                     watch,
                 };
                 self.readings.insert(key, reading);
@@ -338,6 +359,19 @@ impl Reader {
             self.forget(&key);
         }
         items.into_iter().try_for_each(|item| self.send(item))
+    }
+
+    /// Answers marks: nothing more is there.
+    fn tell_caught_up(&mut self) -> Result<(), Unheard> {
+        let mut marked = Vec::new();
+        for (key, reading) in &mut self.readings {
+            if std::mem::take(&mut reading.marked) {
+                marked.push(key.clone());
+            }
+        }
+        marked
+            .into_iter()
+            .try_for_each(|key| self.send(Item::CaughtUp { key }))
     }
 
     /// Lets go of logs that have nothing more to give.
@@ -463,6 +497,7 @@ mod tests {
             .unwrap()
         {
             Some(Item::Line { key, line }) => format!("{key}: {}", line.log),
+            Some(Item::CaughtUp { key }) => format!("{key} caught up"),
             Some(Item::Damaged { key, text }) => format!("{key}! {text}"),
             Some(Item::Failed { key, error }) => format!("{key} failed: {}", error.kind()),
             None => "end".into(),
@@ -474,6 +509,30 @@ mod tests {
             follow: true,
             ..ReadOptions::default()
         }
+    }
+
+    #[tokio::test]
+    async fn a_mark_is_answered_after_what_was_there_and_reading_goes_on() {
+        let directory = tempfile::tempdir().unwrap();
+        let source = source(directory.path(), "a");
+        let path = source.path.clone();
+        append(&path, 1, "one");
+        let options = ReadOptions {
+            follow: true,
+            ..ReadOptions::default()
+        };
+        let (handle, mut stream) = read(vec![source], options).unwrap();
+        handle.mark("a");
+        handle.mark("unknown");
+        let mut first = vec![
+            next(&mut stream).await,
+            next(&mut stream).await,
+            next(&mut stream).await,
+        ];
+        first.retain(|item| item != "unknown caught up");
+        assert_eq!(first, ["a: one", "a caught up"]);
+        append(&path, 2, "two");
+        assert_eq!(next(&mut stream).await, "a: two");
     }
 
     #[tokio::test]

@@ -67,6 +67,8 @@ impl Recorder {
         if let Err(error) = self.log.resume(head.start) {
             tracing::error!(%error, "cannot repair a log");
         }
+        // The log may have been rotated just before the kill. Another kill must find where we go on now.
+        self.mark(&mut head);
         self.unfinished = unfinished;
         self.dropped = head.dropped;
         let mut input = std::mem::take(&mut self.unfinished[head.origin as usize]);

@@ -112,6 +112,7 @@ impl LogSource {
     /// Adds the files that are younger than the one with `inode`, all without one; whether that one was met.
     fn find_newer(&mut self, inode: Option<u64>) -> io::Result<bool> {
         let end = self.parts.len();
+        let mut gap = false;
         // From the youngest on: one that moves meanwhile is met twice, and none is missed.
         for number in 0.. {
             let path = match number {
@@ -120,10 +121,16 @@ impl LogSource {
             };
             let part = match Part::open(&path) {
                 Ok(part) => part,
-                Err(error) if error.kind() == io::ErrorKind::NotFound && number == 0 => continue,
-                Err(error) if error.kind() == io::ErrorKind::NotFound => break,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                    // One may be missing while they are being renamed.
+                    if std::mem::replace(&mut gap, true) {
+                        break;
+                    }
+                    continue;
+                }
                 Err(error) => return Err(error),
             };
+            gap = false;
             if Some(part.inode) == inode {
                 return Ok(true);
             }

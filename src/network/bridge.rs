@@ -174,6 +174,27 @@ fn filters_frames() -> bool {
         .is_ok_and(|text| text.trim() == "1")
 }
 
+/// Interfaces of other tools on a bridge of ours, as those of containers that nerdctl runs.
+pub(super) fn strangers(
+    socket: &mut Socket,
+    network: &NetworkRecord,
+    layout: &Layout,
+) -> Result<Vec<String>, NetworkError> {
+    let failed = || netlink_failed::<io::Error>("read the interfaces");
+    let links = socket.links().map_err(failed())?;
+    let bridge = links
+        .iter()
+        .find(|link| link.name == network.bridge && is_ours(link, network, layout))
+        .map(|link| link.index);
+    let prefix = layout.alias_prefix();
+    Ok(links
+        .iter()
+        .filter(|link| bridge.is_some() && link.master == bridge)
+        .filter(|link| !link.alias.starts_with(&prefix))
+        .map(|link| format!("interface {}", link.name))
+        .collect())
+}
+
 /// Removes the bridge of `network`; none there is fine. One that was there before the network stays.
 pub(super) fn remove(
     socket: &mut Socket,

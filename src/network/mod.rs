@@ -25,6 +25,7 @@ mod firewall;
 mod garbage;
 mod hints;
 mod host;
+mod join;
 #[cfg(test)]
 mod kernel_tests;
 mod layout;
@@ -39,6 +40,7 @@ mod repair;
 mod resolver;
 mod sandbox;
 mod subnet;
+mod teardown;
 
 use host::Host;
 pub use options::unsupported_options;
@@ -122,6 +124,10 @@ pub struct PublishedPort {
     pub container_port: u16,
     pub protocol: String,
 }
+
+/// Label of a sandbox: servers that its questions for foreign names go to, separated by commas; without it those of
+/// the host.
+pub const LABEL_DNS: &str = "dns";
 
 /// What a sandbox should be. One belongs to each replica slot and outlives its containers.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

@@ -7,11 +7,12 @@ use std::os::fd::OwnedFd;
 use super::error::{invalid, netlink_failed};
 use super::firewall::Change;
 use super::host::Host;
+use super::join::{Joined, join};
 use super::layout::boot_id;
 use super::netlink::Socket;
 use super::netlink::route::{set_master, set_port};
 use super::record::{self, Stored};
-use super::sandbox::{Joined, join, port_key};
+use super::sandbox::port_key;
 use super::{Attachment, Held, NetworkError, bridge, namespace, ports, resolver};
 
 impl Host {

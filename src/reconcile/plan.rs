@@ -229,3 +229,6 @@ pub struct DownOptions {
     /// `local` or `all`.
     pub remove_images: Option<String>,
 }
+
+#[cfg(test)]
+mod tests;

@@ -113,7 +113,7 @@ impl RequestEffects {
             detail: None,
         };
         // Nobody may listen any more; the work goes on to a safe place all the same.
-        let _ = self.replies.send(Reply::Progress(progress));
+        self.replies.send(Reply::Progress(progress)).ok();
     }
 
     fn service(&self, name: &str) -> Result<(&Arc<Project>, &Service), Failure> {
@@ -408,14 +408,14 @@ impl RequestEffects {
             let waited = tokio::select! {
                 // Cancel-safe: nothing is consumed by waiting.
                 waited = wait::until(unit.status.clone(), condition, dependent.is_empty()) => waited,
-                () = cancel.cancelled() => return Err(Failure::new("", "cancelled")),
+                () = cancel.cancelled() => Waited::Never("is not ready yet".into()),
             };
             match waited {
                 Waited::Met(status) => self.say(Resource::Container, &unit.name, status),
                 Waited::Never(_) if !required => {
                     let text =
                         format!("optional dependency `{service}` of `{dependent}` failed to start");
-                    let _ = self.replies.send(Reply::Warning { text });
+                    self.replies.send(Reply::Warning { text }).ok();
                 }
                 Waited::Never(reason) => {
                     self.say(Resource::Container, &unit.name, ProgressStatus::Error);
@@ -508,7 +508,7 @@ impl RequestEffects {
             Ok(()) => self.say(Resource::Network, name, ProgressStatus::Removed),
             Err(NetworkError::InUse { users, .. }) => {
                 let text = format!("network {name} is still in use by {}", users.join(", "));
-                let _ = self.replies.send(Reply::Warning { text });
+                self.replies.send(Reply::Warning { text }).ok();
                 self.say(Resource::Network, name, ProgressStatus::Skipped);
             }
             Err(error) => return Err(Failure::from_error(format!("network {name}"), &error)),

@@ -1,6 +1,7 @@
 //! One connection to the worker: queue, plan, apply, and tell how it went.
 
 use std::sync::{Arc, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::{broadcast, mpsc};
 use tokio_util::sync::CancellationToken;
@@ -59,7 +60,7 @@ pub(super) async fn serve(worker: &Arc<Worker>, (mut reader, mut writer): Connec
             Request::Unpause { services } => pause(worker, &services, false, &replies).await,
             request => in_turn(worker, hello.who, request, &replies, &cancel).await,
         };
-        let _ = replies.send(last);
+        replies.send(last).ok();
         drop(replies);
     };
     let watch_end = async {
@@ -191,7 +192,7 @@ fn say(replies: &mpsc::UnboundedSender<Reply>, name: &str, status: ProgressStatu
         detail: None,
     };
     // Nobody may listen any more.
-    let _ = replies.send(Reply::Progress(progress));
+    replies.send(Reply::Progress(progress)).ok();
 }
 
 /// Waits for its turn, then does what is asked.
@@ -214,7 +215,7 @@ async fn in_turn(
         let behind = current()
             .clone()
             .unwrap_or_else(|| "another command".into());
-        let _ = replies.send(Reply::Queued { behind });
+        replies.send(Reply::Queued { behind }).ok();
         tokio::select! {
             // Cancel-safe: the place in the queue is given up.
             turn = worker.queue.lock() => turn,
@@ -238,6 +239,10 @@ async fn execute(
     replies: &mpsc::UnboundedSender<Reply>,
     cancel: &CancellationToken,
 ) -> Vec<Failure> {
+    let patience = match &request {
+        Request::Up { options, .. } if options.wait => options.wait_timeout,
+        _ => None,
+    };
     let planned = match planned(worker, request).await {
         Ok(planned) => planned,
         Err(failure) => return vec![failure],
@@ -248,9 +253,11 @@ async fn execute(
         restarting,
     } = planned;
     for warning in &plan.warnings {
-        let _ = replies.send(Reply::Warning {
-            text: warning.clone(),
-        });
+        replies
+            .send(Reply::Warning {
+                text: warning.clone(),
+            })
+            .ok();
     }
     for change in plan
         .changes
@@ -267,7 +274,29 @@ async fn execute(
         replies.clone(),
     );
     let effects = Arc::new(effects);
-    let failures = apply(&plan, Arc::clone(&effects), PARALLEL, cancel).await;
+    let work = apply(&plan, Arc::clone(&effects), PARALLEL, cancel);
+    tokio::pin!(work);
+    let work = async {
+        match patience {
+            None => (work.await, false),
+            Some(seconds) => {
+                let patience = Duration::from_secs(seconds);
+                if let Ok(failures) = tokio::time::timeout(patience, &mut work).await {
+                    return (failures, false);
+                }
+                cancel.cancel();
+                (work.await, true)
+            }
+        }
+    };
+    let (mut failures, late) = work.await;
+    if late {
+        let seconds = patience.unwrap_or_default();
+        failures.push(Failure::new(
+            "",
+            format!("application not healthy after {seconds}s"),
+        ));
+    }
     effects.finish().await;
     failures
 }

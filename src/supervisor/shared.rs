@@ -75,15 +75,17 @@ impl Shared {
             reason,
             "container changed"
         );
-        let _ = self.events.send(ContainerEvent {
-            at: Timestamp::now(),
-            id: id.to_owned(),
-            name: desired.name.clone(),
-            service: desired.service.clone(),
-            one_off: desired.one_off,
-            change,
-            reason,
-        });
+        self.events
+            .send(ContainerEvent {
+                at: Timestamp::now(),
+                id: id.to_owned(),
+                name: desired.name.clone(),
+                service: desired.service.clone(),
+                one_off: desired.one_off,
+                change,
+                reason,
+            })
+            .ok();
     }
 
     /// Notes that something is held under `key`.

@@ -55,9 +55,8 @@ fn judge(status: &UnitStatus, condition: Condition, settled: bool) -> Option<Wai
         Condition::ServiceHealthy => match status.health {
             Some(HealthStatus::Healthy) => Some(Waited::Met(ProgressStatus::Healthy)),
             Some(HealthStatus::Unhealthy) => Some(Waited::Never("is unhealthy".into())),
-            Some(HealthStatus::Starting) => None,
             None if status.running => Some(Waited::Never("has no healthcheck".into())),
-            None => None,
+            Some(HealthStatus::Starting) | None => None,
         },
     }
 }

@@ -151,6 +151,16 @@ async fn follow_engine(worker: Arc<Worker>) {
                     unit.send(Command::Look).await;
                 }
             }
+            Event::ContainerDeleted { id } if worker.unit(&id).is_some() => {
+                let worker = Arc::clone(&worker);
+                tokio::spawn(async move {
+                    tracing::warn!(id, "another tool removed a container");
+                    if let Err(error) = worker.remove(&id, false).await {
+                        tracing::error!(%error, id, "cannot clean up after it");
+                    }
+                    worker.ended.notify_one();
+                });
+            }
             Event::OutOfMemory { id } => worker.tell(&id, Command::OutOfMemory).await,
             Event::TaskStarted { id, .. } => worker.tell(&id, Command::Look).await,
             _ => {}
@@ -302,14 +312,16 @@ impl Worker {
 
     /// Removes a container, supervised or not.
     pub(super) async fn remove(&self, id: &str, volumes: bool) -> Result<(), ContainerError> {
-        match self.unit(id) {
-            Some(unit) => {
-                unit.ask(|reply| Command::Remove { volumes, reply }).await?;
-                self.locked_units().remove(id);
-                Ok(())
-            }
-            None => self.shared.containers.remove(id, volumes).await,
+        // Out of the list first: what containerd then tells of its end is no news.
+        let unit = self.locked_units().remove(id);
+        let Some(unit) = unit else {
+            return self.shared.containers.remove(id, volumes).await;
+        };
+        let removed = unit.ask(|reply| Command::Remove { volumes, reply }).await;
+        if removed.is_err() {
+            self.locked_units().insert(id.to_owned(), unit);
         }
+        removed
     }
 
     pub(super) async fn observe(&self) -> Result<Observed, ObserveError> {
@@ -337,14 +349,12 @@ impl Worker {
         }
     }
 
-    /// Returns when a request has ended and left neither container nor sandbox.
+    /// Returns when a request has ended and left neither container nor sandbox, or when no request comes at all.
     async fn gone(&self) {
         loop {
-            self.ended.notified().await;
-            let Ok(_queue) = self.queue.try_lock() else {
-                continue;
-            };
-            if !self.locked_units().is_empty() {
+            // Cancel-safe: a wake that is lost is made up for by the next look.
+            let _ = tokio::time::timeout(IDLE, self.ended.notified()).await;
+            if self.connections.load(Ordering::SeqCst) > 0 || !self.locked_units().is_empty() {
                 continue;
             }
             let sandboxes = self.shared.containers.networks.sandboxes();

@@ -208,7 +208,7 @@ impl Composer<'_> {
             Tag::Reset | Tag::Override => return scalar::resolve_plain(&text),
             Tag::Null => return Value::Null,
             Tag::Integer => match scalar::number(&text) {
-                Some(Value::Int(value)) => Some(Value::Int(value)),
+                integer @ Some(Value::Int(_) | Value::Unsigned(_)) => integer,
                 _ => None,
             },
             Tag::Float => match scalar::resolve_plain(&text) {

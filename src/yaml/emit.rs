@@ -78,6 +78,7 @@ fn scalar(out: &mut String, node: &Node, indent: usize) {
         Value::Null => out.push_str("null"),
         Value::Bool(value) => out.push_str(if *value { "true" } else { "false" }),
         Value::Int(value) => out.push_str(&value.to_string()),
+        Value::Unsigned(value) => out.push_str(&value.to_string()),
         Value::Float(value) => out.push_str(&float(*value)),
         Value::String(text) if is_literal(text) => literal(out, text, indent),
         Value::String(text) => out.push_str(&quote(text)),
@@ -123,7 +124,7 @@ fn literal(out: &mut String, text: &str, indent: usize) {
 
 /// A string in the lightest quotes that bring it back unchanged.
 fn quote(text: &str) -> String {
-    if needs_escapes(text) || text.contains('\n') || reads_as_other(text) {
+    if needs_escapes(text) || text.contains(['\n', '\t']) || reads_as_other(text) {
         return double_quoted(text);
     }
     if is_plain(text) {
@@ -228,13 +229,20 @@ fn is_plain(text: &str) -> bool {
     !text.ends_with([' ', ':']) && !text.contains(": ") && !text.contains(" #")
 }
 
-/// Whether only double quotes with escapes can hold the text.
+/// Whether only double quotes with escapes can hold the text, its line breaks and tabs aside.
 fn needs_escapes(text: &str) -> bool {
-    text.chars().any(|character| match character {
-        '\n' => false,
-        '\u{85}' | '\u{2028}' | '\u{2029}' | '\u{feff}' => true,
-        other => other.is_control(),
-    })
+    !text
+        .chars()
+        .all(|character| matches!(character, '\n' | '\t') || is_printable(character))
+}
+
+/// What go-yaml writes as it stands: nothing beyond the basic plane, for one.
+fn is_printable(character: char) -> bool {
+    matches!(
+        character,
+        ' '..='~' | '\u{a0}'..='\u{2027}' | '\u{202a}'..='\u{d7ff}' | '\u{e000}'..='\u{fefe}'
+            | '\u{ff00}'..='\u{fffd}'
+    )
 }
 
 fn double_quoted(text: &str) -> String {
@@ -256,12 +264,16 @@ fn double_quoted(text: &str) -> String {
             '\u{85}' => out.push_str("\\N"),
             '\u{2028}' => out.push_str("\\L"),
             '\u{2029}' => out.push_str("\\P"),
-            '\u{feff}' => out.push_str("\\uFEFF"),
-            other if other.is_control() => {
+            other if is_printable(other) => out.push(other),
+            other => {
+                let code = u32::from(other);
                 // Writing to a string cannot fail.
-                let _ = write!(out, "\\x{:02X}", u32::from(other));
+                let _ = match code {
+                    0..=0xff => write!(out, "\\x{code:02X}"),
+                    0x100..=0xffff => write!(out, "\\u{code:04X}"),
+                    _ => write!(out, "\\U{code:08X}"),
+                };
             }
-            other => out.push(other),
         }
     }
     out.push('"');

@@ -17,6 +17,7 @@ fn write(out: &mut String, node: &Node, depth: usize) {
         Value::Null => out.push_str("null"),
         Value::Bool(value) => out.push_str(if *value { "true" } else { "false" }),
         Value::Int(value) => out.push_str(&value.to_string()),
+        Value::Unsigned(value) => out.push_str(&value.to_string()),
         Value::Float(value) => out.push_str(&float(*value)),
         Value::String(text) => string(out, text),
         Value::Sequence(items) if items.is_empty() => out.push_str("[]"),

@@ -9,10 +9,12 @@ mod emit;
 mod events;
 mod json;
 mod node;
+mod order;
 mod scalar;
 
 pub use composer::{Document, Error, parse};
 pub use emit::to_yaml;
 pub use json::to_json;
 pub use node::{Entry, FileId, Mapping, Node, Span, Value};
+pub use order::sort_keys;
 pub use scalar::{format_float, resolve_plain};

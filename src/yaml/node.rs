@@ -49,6 +49,8 @@ pub enum Value {
     Null,
     Bool(bool),
     Int(i64),
+    /// An integer beyond the range of [`Self::Int`].
+    Unsigned(u64),
     Float(f64),
     String(String),
     Sequence(Vec<Node>),
@@ -192,7 +194,7 @@ impl Node {
         match self.value {
             Value::Null => "null",
             Value::Bool(_) => "a boolean",
-            Value::Int(_) => "an integer",
+            Value::Int(_) | Value::Unsigned(_) => "an integer",
             Value::Float(_) => "a number",
             Value::String(_) => "a string",
             Value::Sequence(_) => "a list",
@@ -205,6 +207,7 @@ impl Node {
         match &self.value {
             Value::Bool(value) => Some(value.to_string()),
             Value::Int(value) => Some(value.to_string()),
+            Value::Unsigned(value) => Some(value.to_string()),
             Value::Float(value) => Some(super::format_float(*value)),
             Value::String(text) => Some(text.clone()),
             Value::Null | Value::Sequence(_) | Value::Mapping(_) => None,

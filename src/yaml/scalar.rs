@@ -33,7 +33,7 @@ pub(super) fn number(text: &str) -> Option<Value> {
         text.into()
     };
     if let Some(value) = integer(&digits) {
-        return Some(Value::Int(value));
+        return Some(value);
     }
     if is_float(&digits) {
         return digits.parse().ok().map(Value::Float);
@@ -42,7 +42,7 @@ pub(super) fn number(text: &str) -> Option<Value> {
 }
 
 /// An integer with the prefixes that Go understands.
-fn integer(text: &str) -> Option<i64> {
+fn integer(text: &str) -> Option<Value> {
     let (negative, digits) = match text.as_bytes().first()? {
         b'-' => (true, &text[1..]),
         b'+' => (false, &text[1..]),
@@ -60,7 +60,11 @@ fn integer(text: &str) -> Option<i64> {
         return None;
     }
     let magnitude = i128::from_str_radix(digits, radix).ok()?;
-    i64::try_from(if negative { -magnitude } else { magnitude }).ok()
+    let value = if negative { -magnitude } else { magnitude };
+    i64::try_from(value)
+        .map(Value::Int)
+        .or_else(|_| u64::try_from(value).map(Value::Unsigned))
+        .ok()
 }
 
 /// Whether this is written as a decimal number: digits, an optional fraction and exponent.
@@ -144,6 +148,10 @@ mod tests {
             ("0x", string("0x")),
             ("2001-12-14", string("2001-12-14")),
             ("22:22", string("22:22")),
+            (
+                "12345678901234567890",
+                Value::Unsigned(12_345_678_901_234_567_890),
+            ),
             (
                 "18446744073709551616",
                 Value::Float(18_446_744_073_709_551_616.0),

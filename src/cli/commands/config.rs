@@ -4,17 +4,16 @@ use std::collections::BTreeSet;
 use std::io::{self, Write};
 use std::path::PathBuf;
 
-use clap::{ArgAction, Args};
+use clap::Args;
 use indexmap::IndexMap;
 
 use crate::cli::diagnostics::{self, Style};
 use crate::load::{self, Diagnostic, LoadError, LoadOptions, Loaded, SourceMap, Variable};
 use crate::model::{MountKind, Project, Service, config_hash};
-use crate::yaml;
 
 /// Parse, resolve and render the Compose files in canonical form
 #[derive(Args, Clone, Debug, Default)]
-pub struct ConfigArgs {
+pub(crate) struct ConfigArgs {
     /// Only these services and what they depend on
     #[arg(value_name = "SERVICE")]
     pub services_named: Vec<String>,
@@ -25,7 +24,7 @@ pub struct ConfigArgs {
     #[arg(short, long, value_name = "FILE")]
     pub output: Option<PathBuf>,
     /// Only check the files, print nothing
-    #[arg(short, long, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value_t = false, action = ArgAction::Set, hide_default_value = true, hide_possible_values = true)]
+    #[arg(short, long)]
     pub quiet: bool,
     /// Print the names of services, one per line
     #[arg(long)]
@@ -72,7 +71,7 @@ pub struct ConfigArgs {
 }
 
 /// Runs the command and returns its exit code. Data goes to `stdout`, diagnostics to `stderr`.
-pub fn run(
+pub(crate) fn run(
     args: &ConfigArgs,
     mut options: LoadOptions,
     stdout: &mut dyn Write,
@@ -84,6 +83,7 @@ pub fn run(
     options.resolve_paths = !args.no_path_resolution;
     options.check_consistency = !args.no_consistency;
     options.resolve_env = !args.no_env_resolution;
+    options.read_all_env_files = true;
     let mut command = Command {
         args,
         options,
@@ -237,6 +237,7 @@ impl Command<'_> {
             wanted.split(',').map(str::to_owned).collect()
         };
         self.options.with_dependencies = false;
+        self.options.read_all_env_files = false;
         let loaded = self.load(&services)?;
         let mut lines_: Vec<String> = loaded
             .project
@@ -297,10 +298,10 @@ impl Command<'_> {
                 "warning: services are not filtered with --no-interpolate; the whole model follows"
             )?;
         }
-        let tree = load::load_raw(&self.options)?;
+        let raw = load::load_raw(&self.options)?;
         Ok(match format {
-            Format::Yaml => yaml::to_yaml(&tree),
-            Format::Json => yaml::to_json(&tree),
+            Format::Yaml => raw.to_yaml(),
+            Format::Json => raw.to_json(),
         })
     }
 
@@ -312,8 +313,7 @@ impl Command<'_> {
             )?;
         }
         self.options.interpolate = false;
-        let tree = load::load_raw(&self.options)?;
-        let variables = load::variables(&tree);
+        let variables = load::load_raw(&self.options)?.variables();
         Ok(match self.args.format.as_deref() {
             Some("json") => variables_json(&variables),
             Some("yaml") => serde_yaml::to_string(&variables_value(&variables))

@@ -210,7 +210,12 @@ impl Walk<'_> {
                     self.path.truncate(length);
                 }
             }
-            Value::Null | Value::Bool(_) | Value::Int(_) | Value::Float(_) | Value::String(_) => {}
+            Value::Null
+            | Value::Bool(_)
+            | Value::Int(_)
+            | Value::Unsigned(_)
+            | Value::Float(_)
+            | Value::String(_) => {}
         }
     }
 }

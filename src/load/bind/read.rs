@@ -132,6 +132,7 @@ pub(super) fn json(node: &Node) -> serde_json::Value {
         Value::Null => serde_json::Value::Null,
         Value::Bool(value) => (*value).into(),
         Value::Int(value) => (*value).into(),
+        Value::Unsigned(value) => (*value).into(),
         Value::Float(value) => (*value).into(),
         Value::String(text) => text.clone().into(),
         Value::Sequence(items) => items.iter().map(json).collect(),

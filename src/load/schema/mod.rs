@@ -227,8 +227,16 @@ impl Keys {
 #[derive(Debug)]
 pub(super) struct Field {
     pub(super) name: &'static str,
+    /// The name in JSON, where the reference has another.
+    pub(super) json_name: &'static str,
     pub(super) schema: Schema,
     pub(super) keep: Keep,
+}
+
+impl Field {
+    const fn in_json(self, json_name: &'static str) -> Self {
+        Self { json_name, ..self }
+    }
 }
 
 /// Everything that is to know of one value.
@@ -249,6 +257,8 @@ pub(super) struct Schema {
     pub(super) entries: Option<(&'static Self, Keys)>,
     /// Whether `x-` keys are extensions here.
     pub(super) extensible: bool,
+    /// Whether null is printed as an empty mapping.
+    pub(super) printed_if_null: bool,
     pub(super) required: &'static [&'static str],
     pub(super) choices: &'static [&'static str],
     pub(super) range: Option<(i64, i64)>,
@@ -275,6 +285,7 @@ impl Schema {
         fields: &[],
         entries: None,
         extensible: false,
+        printed_if_null: false,
         required: &[],
         choices: &[],
         range: None,
@@ -357,6 +368,13 @@ impl Schema {
         }
     }
 
+    const fn printed_if_null(self) -> Self {
+        Self {
+            printed_if_null: true,
+            ..self
+        }
+    }
+
     const fn require(self, required: &'static [&'static str]) -> Self {
         Self { required, ..self }
     }
@@ -395,15 +413,16 @@ impl Schema {
 }
 
 const fn field(name: &'static str, schema: Schema) -> Field {
-    Field {
-        name,
-        schema,
-        keep: Keep::NotEmpty,
-    }
+    kept(name, schema, Keep::NotEmpty)
 }
 
 const fn kept(name: &'static str, schema: Schema, keep: Keep) -> Field {
-    Field { name, schema, keep }
+    Field {
+        name,
+        json_name: name,
+        schema,
+        keep,
+    }
 }
 
 // The kinds of values that many attributes share.

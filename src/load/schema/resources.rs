@@ -164,12 +164,13 @@ const WATCH: Schema = Schema::object(&[
 
 const THROTTLES: Schema = Schema::list(&THROTTLE);
 const THROTTLE: Schema = Schema::object(&[
-    kept("path", TEXT, Keep::Always),
+    kept("path", TEXT, Keep::Always).in_json("Path"),
     kept(
         "rate",
         Schema::of(Types::INTEGER.or(Types::STRING), Form::Bytes),
         Keep::Always,
-    ),
+    )
+    .in_json("Rate"),
 ])
 .closed();
 
@@ -179,8 +180,8 @@ pub(super) const BLKIO: Schema = Schema::object(&[
         "weight_device",
         Schema::list(
             &Schema::object(&[
-                kept("path", TEXT, Keep::Always),
-                kept("weight", INTEGER, Keep::Always),
+                kept("path", TEXT, Keep::Always).in_json("Path"),
+                kept("weight", INTEGER, Keep::Always).in_json("Weight"),
             ])
             .closed(),
         ),

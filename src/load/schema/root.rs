@@ -46,7 +46,8 @@ const NETWORK: Schema = Schema::object(&[
     kept("enable_ipv4", FLAG, Keep::IfSet),
     kept("enable_ipv6", FLAG, Keep::IfSet),
 ])
-.or(Types::NULL);
+.or(Types::NULL)
+.printed_if_null();
 
 const IPAM: Schema = Schema::object(&[
     field("driver", TEXT),
@@ -78,6 +79,7 @@ const VOLUME: Schema = Schema::object(&[
     field("labels", LABELS.unique(Unique::No)),
 ])
 .or(Types::NULL)
+.printed_if_null()
 .path(PathRule::Device);
 
 const FILE: Schema = TEXT.path(PathRule::Portable);

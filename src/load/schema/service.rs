@@ -83,8 +83,8 @@ pub(in crate::load) static SERVICE: Schema = Schema::object(&[
     kept(
         "extends",
         Schema::object(&[
-            field("service", TEXT),
             field("file", TEXT.path(PathRule::Plain)),
+            field("service", TEXT),
         ])
         .closed()
         .require(&["service"])

@@ -271,6 +271,18 @@ fn a_plugin_on_our_network_shares_bridge_and_addresses() {
                 .ask(web.address(), 80)
                 .starts_with("web")
         );
+        world
+            .networks
+            .remove_sandbox("web-1")
+            .await
+            .expect("removed");
+        let error = world
+            .networks
+            .remove("ours")
+            .await
+            .expect_err("in use")
+            .to_string();
+        assert!(error.contains("is in use by interface veth"), "{error}");
         let next = world.sandbox("web-2", &["ours"], &[]).await;
         assert_eq!(u32::from(next.address()), u32::from(web.address()) + 2);
         let found = world.networks.collect_garbage().await.expect("collected");

@@ -199,6 +199,23 @@ fn a_dead_holders_sockets_are_opened_again() {
 }
 
 #[test]
+fn an_interface_left_by_a_crash_does_not_stand_in_the_way() {
+    on_private_host(|world| async move {
+        world.network("a").await;
+        let web = world.sandbox("web-1", &["a"], &[]).await;
+        let elsewhere = world.path().join("elsewhere");
+        std::fs::File::create(&elsewhere).expect("a file");
+        rustix::mount::mount_bind(&web.record.netns, &elsewhere).expect("held by somebody");
+        namespace::remove(&web.record.netns).expect("removed");
+        let record = world.path().join("state/lib/networks/sandboxes/web-1.json");
+        std::fs::remove_file(record).expect("removed");
+        let web = world.sandbox("web-1", &["a"], &[]).await;
+        web.at.serve(80, "web");
+        assert!(At::Host.ask(web.address(), 80).starts_with("web"));
+    });
+}
+
+#[test]
 fn what_has_no_record_is_garbage_and_what_has_one_stays() {
     on_private_host(|world| async move {
         let network = world.network("a").await;

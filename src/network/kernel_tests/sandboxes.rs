@@ -245,11 +245,11 @@ fn two_processes_share_networks_and_create_them_once() {
         );
         a.at.serve(80, "a");
         b.at.serve(80, "b");
-        assert!(a.at.ask(b.address(), 80).starts_with("b"));
-        assert!(world.outside.ask(UPLINK, 8001).starts_with("a"));
-        assert!(world.outside.ask(UPLINK, 8002).starts_with("b"));
+        assert!(a.at.ask(b.address(), 80).starts_with('b'));
+        assert!(world.outside.ask(UPLINK, 8001).starts_with('a'));
+        assert!(world.outside.ask(UPLINK, 8002).starts_with('b'));
         world.networks.remove_sandbox("a-1").await.expect("removed");
-        assert!(world.outside.ask(UPLINK, 8002).starts_with("b"));
+        assert!(world.outside.ask(UPLINK, 8002).starts_with('b'));
         assert!(world.outside.is_refused(UPLINK, 8001));
         let error = other.remove("shared").await.expect_err("in use");
         assert!(matches!(error, NetworkError::InUse { users, .. } if users == ["b-1"]));

@@ -9,13 +9,14 @@ use rustix::net::netlink;
 
 use super::{FLAG_CREATE, Message, Socket, attributes, find, is_missing, string};
 
-const SUBSYSTEM: u16 = 10;
-const NEW_TABLE: u16 = SUBSYSTEM << 8;
-const DELETE_TABLE: u16 = SUBSYSTEM << 8 | 2;
-const NEW_CHAIN: u16 = SUBSYSTEM << 8 | 3;
-const NEW_RULE: u16 = SUBSYSTEM << 8 | 6;
-const GET_RULE: u16 = SUBSYSTEM << 8 | 7;
-const GET_ELEMENT: u16 = SUBSYSTEM << 8 | 13;
+/// The high byte of a message's type is the subsystem.
+const SUBSYSTEM: u16 = 0xa;
+const NEW_TABLE: u16 = 0xa00;
+const DELETE_TABLE: u16 = 0xa02;
+const NEW_CHAIN: u16 = 0xa03;
+const NEW_RULE: u16 = 0xa06;
+const GET_RULE: u16 = 0xa07;
+const GET_ELEMENT: u16 = 0xa0d;
 const BATCH_BEGIN: u16 = 16;
 const BATCH_END: u16 = 17;
 const FLAG_APPEND: u16 = 0x800;

@@ -288,3 +288,9 @@ pub(super) fn has_completed(container: &ObservedContainer) -> bool {
         && container.state.wanted != Wanted::Stopped
         && !is_lost
 }
+
+/// Whether the container lives in `sandbox` though it belongs to another one, by `network_mode`.
+pub(super) fn lives_in(container: &ObservedContainer, sandbox: &SandboxRecord) -> bool {
+    let parents = container.desired.as_ref().map(|desired| &desired.parents);
+    parents.and_then(|parents| parents.get("network_mode")) == Some(&sandbox.spec.id)
+}

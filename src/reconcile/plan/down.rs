@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-use super::builder::{Builder, Gate, is_up, uses};
+use super::builder::{Builder, Gate, is_up, lives_in, uses};
 use super::error::require_services;
 use super::order::{Needs, Stop, stop_in_order};
 use super::resources::is_attached;
@@ -133,11 +133,9 @@ impl<'a> Down<'a> {
                 continue;
             }
             // Others may live in it, and come out of it before.
-            let tenants = going.iter().filter(|container| {
-                let desired = container.desired.as_ref();
-                let parent = desired.and_then(|desired| desired.parents.get("network_mode"));
-                parent.is_some_and(|parent| *parent == sandbox.spec.id)
-            });
+            let tenants = going
+                .iter()
+                .filter(|container| lives_in(container, sandbox));
             let users = users
                 .into_iter()
                 .chain(tenants.map(|container| container.id.as_str()));

@@ -254,8 +254,9 @@ impl<'a> Lifecycle<'a> {
     ) {
         let mut walk = Walk::new(graph, self.observed, containers);
         for service in walk.order() {
-            let own = walk.of_service(service);
-            let starting: Vec<_> = own.iter().filter(|container| !is_up(container)).collect();
+            let is_job = walk.is_awaited_job(service);
+            let mut starting = walk.of_service(service);
+            starting.retain(|container| !is_up(container) && !(is_job && has_completed(container)));
             let gate = if starting.is_empty() {
                 Gate::default()
             } else {
@@ -263,9 +264,6 @@ impl<'a> Lifecycle<'a> {
             };
             let mut ready = Vec::new();
             for container in starting {
-                if walk.is_awaited_job(service) && has_completed(container) {
-                    continue;
-                }
                 let reasons = vec![requested("start")];
                 ready.push(start(
                     &mut self.builder,

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use super::builder::{Builder, Gate, is_up, meets, uses};
+use super::builder::{Builder, Gate, is_up, lives_in, meets, uses};
 use super::order::{Needs, Stop, stop_in_order};
 use super::resources::{Resources, is_attached};
 use super::slots::{Context, Replicas, SandboxChange, Slot, SlotChange};
@@ -86,26 +86,43 @@ impl<'a> Schedule<'a> {
             .flat_map(|replicas| &replicas.slots)
     }
 
+    fn goes(&self, container: &ObservedContainer) -> bool {
+        self.going.iter().any(|(other, _)| other.id == container.id)
+    }
+
+    /// Whether the container, which has a sandbox of its own, lets go of it.
+    fn lets_go(&self, container: &ObservedContainer) -> bool {
+        let is_selected = self.decided.contains_key(container.service.as_str());
+        self.goes(container) || is_selected && !container.one_off
+    }
+
+    /// Whether the container, which lives in the sandbox of another one, leaves it.
+    fn moves_out(&self, container: &ObservedContainer) -> bool {
+        let slot = self.slots().find(|slot| {
+            let containers = slot
+                .current
+                .into_iter()
+                .chain(slot.leftovers.iter().copied());
+            { containers }.any(|other| other.id == container.id)
+        });
+        self.goes(container) || slot.is_some_and(|slot| slot.creates() && slot.is_moved)
+    }
+
     /// Sandboxes that are made anew, that belonged to a container that goes, or that nobody uses.
     fn released_sandboxes(&self) -> Vec<&'a SandboxRecord> {
-        let kept: BTreeSet<&str> = self
+        let slots = self
             .slots()
-            .filter(|slot| slot.sandbox == SandboxChange::Keep)
+            .filter(|slot| slot.sandbox == SandboxChange::Keep);
+        let kept: BTreeSet<&str> = slots
             .filter_map(|slot| slot.wanted.desired.sandbox.as_deref())
             .collect();
-        let is_free = |container: &ObservedContainer| {
-            let is_selected = self.decided.contains_key(container.service.as_str());
-            let goes = self.going.iter().any(|(other, _)| other.id == container.id);
-            goes || is_selected && !container.one_off
-        };
         let sandboxes = self.observed.sandboxes.iter();
         sandboxes
             .filter(|sandbox| !kept.contains(sandbox.spec.id.as_str()))
             .filter(|sandbox| {
                 let containers = self.observed.containers.iter();
-                containers
-                    .filter(|container| uses(container, sandbox))
-                    .all(is_free)
+                let mut users = containers.filter(|container| uses(container, sandbox));
+                users.all(|container| self.lets_go(container))
             })
             .collect()
     }
@@ -118,7 +135,13 @@ impl<'a> Schedule<'a> {
             let waits = match (&slot.wanted.sandbox, slot.sandbox) {
                 (_, SandboxChange::Replace) => true,
                 (Some(spec), SandboxChange::Create) => {
+                    let replaced = &self.resources.replaced;
+                    let mut networks = spec
+                        .attachments
+                        .iter()
+                        .map(|joined| joined.network.as_str());
                     released.iter().any(|record| conflict(&record.spec, spec))
+                        || networks.any(|network| replaced.contains_key(network))
                 }
                 _ => false,
             };
@@ -311,15 +334,27 @@ impl<'a> Schedule<'a> {
         }
         for sandbox in self.released_sandboxes() {
             let id = sandbox.spec.id.as_str();
-            let users = self.observed.containers.iter().filter(|container| {
-                uses(container, sandbox) || joins(container.desired.as_ref(), id)
-            });
+            let users = self
+                .observed
+                .containers
+                .iter()
+                .filter(|container| uses(container, sandbox) || lives_in(container, sandbox));
             let steps: Vec<StepId> = users
                 .filter_map(|container| {
                     let id = container.id.as_str();
                     removed.get(id).or_else(|| self.stopped.get(id)).copied()
                 })
                 .collect();
+            let lost = self.observed.containers.iter().filter(|container| {
+                is_up(container) && lives_in(container, sandbox) && !self.moves_out(container)
+            });
+            let lost: Vec<&str> = lost.map(|container| container.name.as_str()).collect();
+            if !lost.is_empty() {
+                let lost = lost.join(", ");
+                self.builder.warn(format!(
+                    "the network of `{id}` goes; without one until they are made anew: {lost}"
+                ));
+            }
             let step = self.builder.remove_sandbox(id, Gate::after(steps));
             self.released.insert(id.into(), step);
         }
@@ -398,7 +433,7 @@ impl<'a> Schedule<'a> {
         }
     }
 
-    /// Returns the last step that makes `slot` run. With `prepares`, the `pre_start` hooks of its service come before,
+    /// Returns the last step that makes `slot` as it should be. With `prepares`, the `pre_start` hooks of its service come before,
     /// and are added to what the other replicas wait for.
     fn start_slot(&mut self, slot: &Slot<'a>, gate: &mut Gate, prepares: bool) -> Option<StepId> {
         let service = slot.service.name.as_str();
@@ -424,6 +459,7 @@ impl<'a> Schedule<'a> {
                 });
             before.push(stop);
         }
+        let mut ready = None;
         if let (SlotChange::Update | SlotChange::Restart, Some(current)) =
             (slot.change, slot.current)
             && let Some(desired) = updated(slot, current)
@@ -433,11 +469,13 @@ impl<'a> Schedule<'a> {
                 desired: Box::new(desired),
             };
             let gate = Gate::after(before.iter().copied());
-            before.push(self.builder.push(action, slot.reasons.clone(), gate));
+            let step = self.builder.push(action, slot.reasons.clone(), gate);
+            before.push(step);
+            ready = Some(step);
         }
         let definition = &slot.wanted.desired.config;
         let names = (service, slot.name());
-        let started = slot.starts.then(|| {
+        if slot.starts {
             if prepares {
                 let first = gate.clone().and(before.iter().copied());
                 if let Some(last) = self.builder.hooks("pre_start", definition, names, &first) {
@@ -445,18 +483,18 @@ impl<'a> Schedule<'a> {
                 }
             }
             let gate = gate.clone().and(before.iter().copied());
-            self.builder
-                .start(names, definition, slot.reasons.clone(), gate)
-        });
+            let reasons = slot.reasons.clone();
+            ready = Some(self.builder.start(names, definition, reasons, gate));
+        }
         let gone = renewed
             .filter(|_| slot.change == SlotChange::Recreate)
             .into_iter();
         for container in gone.chain(slot.leftovers.iter().copied()) {
-            let gate = Gate::after(started.map_or(before.clone(), |started| vec![started]));
+            let gate = Gate::after(ready.map_or(before.clone(), |ready| vec![ready]));
             self.builder
                 .remove(container, false, slot.reasons.clone(), gate);
         }
-        started
+        ready
     }
 
     /// What `service` waits for before it starts.
@@ -545,16 +583,6 @@ fn updated(slot: &Slot<'_>, current: &ObservedContainer) -> Option<Desired> {
         }
     }
     (new != *old).then_some(new)
-}
-
-/// Whether the container lives in the network namespace of the slot `name`.
-fn joins(desired: Option<&Desired>, name: &str) -> bool {
-    desired.is_some_and(|desired| {
-        desired
-            .parents
-            .get("network_mode")
-            .is_some_and(|parent| parent == name)
-    })
 }
 
 /// Whether two sandboxes cannot exist at the same time: they publish the same port or have the same address.

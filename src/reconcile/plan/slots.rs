@@ -85,7 +85,8 @@ pub(super) struct Policy {
     pub(super) recreate: Recreate,
     /// The flag that asks for [`Recreate::Force`].
     pub(super) flag: &'static str,
-    pub(super) replicas: u32,
+    /// None: as many as there are.
+    pub(super) replicas: Option<u32>,
 }
 
 impl<'a> Context<'a> {
@@ -120,7 +121,10 @@ impl<'a> Context<'a> {
                 decided,
             ));
         }
-        let wanted = usize::try_from(policy.replicas).unwrap_or(usize::MAX);
+        let replicas = policy
+            .replicas
+            .map(|count| usize::try_from(count).unwrap_or(usize::MAX));
+        let wanted = replicas.unwrap_or(slots.len());
         let mut surplus = Vec::new();
         // What is outdated goes first, then the highest numbers.
         while slots.len() > wanted {
@@ -215,13 +219,13 @@ impl<'a> Context<'a> {
 
     /// How a container hangs on the first replica of another service.
     fn tie(&self, role: &str, parent: &str, decided: &HashMap<&'a str, Replicas<'a>>) -> Tie {
-        let slot = decided
-            .get(parent)
-            .and_then(|replicas| replicas.slots.first());
+        let slot = decided.get(parent).map(|replicas| replicas.slots.first());
         // A network namespace belongs to the slot, all else to the container.
         let is_network = role == "network_mode";
         match slot {
-            Some(slot) => Tie {
+            // It has no replicas; making the container will say so.
+            Some(None) => Tie::default(),
+            Some(Some(slot)) => Tie {
                 name: Some(match slot.current {
                     Some(current) if !is_network && !slot.creates() => current.id.clone(),
                     _ => slot.name().into(),
@@ -305,8 +309,9 @@ impl<'a> Context<'a> {
         let (class, mut reasons) = if policy.recreate == Recreate::Never && !is_gone {
             slot.is_moved = false;
             slot.sandbox = SandboxChange::Keep;
-            if let Some(old) = &current.desired {
-                slot.wanted.desired.clone_from(old);
+            match &current.desired {
+                Some(old) => slot.wanted.desired.clone_from(old),
+                None => slot.wanted.desired.name.clone_from(&current.name),
             }
             (None, Vec::new())
         } else {
@@ -345,7 +350,8 @@ impl<'a> Context<'a> {
 
     /// Whether it is a job that has done its work and that others only wait for: it is not done twice.
     fn is_completed(&self, slot: &Slot<'a>, current: &ObservedContainer) -> bool {
-        slot.wanted.desired.restart == "no"
+        let restart = slot.wanted.desired.restart.as_str();
+        (restart == "no" || restart.starts_with("on-failure"))
             && self.is_awaited_job(&slot.service.name)
             && has_completed(current)
     }
@@ -359,6 +365,7 @@ impl<'a> Context<'a> {
     }
 }
 
+#[derive(Default)]
 struct Tie {
     name: Option<String>,
     is_moved: bool,

@@ -1,7 +1,13 @@
-//! Names.
+//! Answers the questions of containers for names.
+
+mod answer;
+mod table;
+
+use std::os::fd::OwnedFd;
+
 use crate::network::Networks;
 use crate::state::StateRoot;
-use std::os::fd::OwnedFd;
+
 #[derive(Debug)]
 pub struct DnsServer;
 impl DnsServer {
