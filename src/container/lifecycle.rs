@@ -9,7 +9,9 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::provision::{NetworkJoin, Provision};
-use super::{ContainerError, Containers, Desired, etc, files, labels, runtime_error, volume};
+use super::{
+    ContainerError, Containers, Desired, create, etc, files, labels, runtime_error, volume,
+};
 use crate::engine::spec::{CGROUP_PARENT, Host, set_namespace_path};
 use crate::engine::{ContainerRecord, EngineError, ExitStatus, NewTask, Stdio, TaskStatus};
 use crate::network::SandboxRecord;
@@ -259,12 +261,10 @@ impl Containers {
         }
         let snapshot = record.map_or_else(|| id.to_owned(), |record| record.snapshot_key);
         note(self.engine.delete_container(id).await.map_err(Into::into));
-        note(
-            self.engine
-                .remove_snapshot(&snapshot)
-                .await
-                .map_err(Into::into),
-        );
+        let images = create::image_snapshots(id, &mut provision.mounts).map(|(key, _)| key);
+        for key in images.chain([snapshot]).collect::<Vec<_>>() {
+            note(self.engine.remove_snapshot(&key).await.map_err(Into::into));
+        }
         note(self.remove_files(id));
         note(self.release_volumes(&provision, volumes).await);
         self.remove_cgroup_parent();

@@ -110,11 +110,12 @@ impl Mounts<'_> {
                     None => self.anonymous(mount, target)?,
                 }
             }
-            MountKind::Image | MountKind::Npipe | MountKind::Cluster => {
+            MountKind::Image => self.records.push(image(self.creation, mount, target)?),
+            MountKind::Npipe | MountKind::Cluster => {
                 return Err(ContainerError::invalid(
                     "volumes.type",
                     format!("{:?}", mount.kind).to_lowercase(),
-                    "only `bind`, `volume` and `tmpfs` can be mounted",
+                    "only `bind`, `volume`, `tmpfs` and `image` can be mounted",
                 ));
             }
         }
@@ -229,12 +230,49 @@ impl Mounts<'_> {
             destination: target,
             read_only: mount.read_only,
             spec_kind: "bind".into(),
-            options: bind_options(mount.read_only, Host::get()),
+            options: bind_options(mount.read_only, true, Host::get()),
             anonymous: record.anonymous,
             ..MountRecord::default()
         });
         Ok(())
     }
+}
+
+/// An image; its snapshot is made by [`super::Containers::create`], which knows the image store.
+fn image(
+    creation: &Creation<'_>,
+    mount: &Mount,
+    target: PathBuf,
+) -> Result<MountRecord, ContainerError> {
+    let source = mount.source.as_deref().unwrap_or_default();
+    if source.is_empty() {
+        return Err(ContainerError::invalid(
+            "volumes.source",
+            "",
+            "an image mount needs one",
+        ));
+    }
+    let options = mount.image.as_ref();
+    if let Some(subpath) = options.and_then(|options| options.subpath.as_deref()) {
+        let reason = "only a whole image can be mounted";
+        return Err(ContainerError::invalid(
+            "volumes.image.subpath",
+            subpath,
+            reason,
+        ));
+    }
+    // A service stands for the image that it runs from.
+    let service = creation.project.services.get(source);
+    let reference = service
+        .and_then(|service| service.image.as_deref())
+        .unwrap_or(source);
+    Ok(MountRecord {
+        kind: "image".into(),
+        source: reference.into(),
+        destination: target,
+        read_only: mount.read_only,
+        ..MountRecord::default()
+    })
 }
 
 /// The real path of `subpath` in a volume; links are followed inside the volume only.
@@ -301,7 +339,7 @@ fn bind(
         ));
     }
     let mut flags = match options.recursive.as_deref() {
-        None | Some("" | "enabled") => bind_options(mount.read_only, Host::get()),
+        None | Some("" | "enabled") => bind_options(mount.read_only, source.is_dir(), Host::get()),
         Some("disabled") if mount.read_only => vec!["bind".into(), "ro".into()],
         Some("disabled") => vec!["bind".into()],
         Some("writable") if mount.read_only => vec!["rbind".into(), "ro".into()],
@@ -462,7 +500,7 @@ fn donor<'a>(entry: &str, donors: &'a [ContainerRecord]) -> Option<&'a Container
     donors.find(|record| has(record, label::SERVICE, service))
 }
 
-/// The mounts that `volumes_from: entry` takes from `record`, without tmpfs, as Docker does.
+/// The mounts that `volumes_from: entry` takes from `record`: binds and volumes, as in Docker.
 fn inherited_mounts(
     entry: &str,
     record: &ContainerRecord,
@@ -472,7 +510,10 @@ fn inherited_mounts(
         Some(provision) => provision.mounts,
         None => foreign_mounts(record)?,
     };
-    let shared = mounts.into_iter().filter(|mount| mount.kind != "tmpfs");
+    let own = ["tmpfs", "image"];
+    let shared = mounts
+        .into_iter()
+        .filter(|mount| !own.contains(&mount.kind.as_str()));
     Ok(shared
         .map(|mut mount| {
             if read_only && !mount.read_only {
