@@ -10,7 +10,7 @@ use crate::load::{Diagnostic, Label, Severity, SourceMap};
 
 /// How to draw.
 #[derive(Clone, Copy, Debug)]
-pub struct Style {
+pub(crate) struct Style {
     pub color: bool,
     /// Columns of the terminal.
     pub width: usize,
@@ -26,7 +26,7 @@ impl Default for Style {
 }
 
 /// Draws diagnostics one after the other, with an empty line between them and a newline at the end.
-pub fn render(diagnostics: &[Diagnostic], sources: &SourceMap, style: Style) -> String {
+pub(crate) fn render(diagnostics: &[Diagnostic], sources: &SourceMap, style: Style) -> String {
     let mut out = String::new();
     for (index, diagnostic) in diagnostics.iter().enumerate() {
         if index > 0 {

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::io::{self, Write};
 use std::path::PathBuf;
 
-use clap::{ArgAction, Args};
+use clap::Args;
 use indexmap::IndexMap;
 
 use crate::cli::diagnostics::{self, Style};
@@ -13,7 +13,7 @@ use crate::model::{MountKind, Project, Service, config_hash};
 
 /// Parse, resolve and render the Compose files in canonical form
 #[derive(Args, Clone, Debug, Default)]
-pub struct ConfigArgs {
+pub(crate) struct ConfigArgs {
     /// Only these services and what they depend on
     #[arg(value_name = "SERVICE")]
     pub services_named: Vec<String>,
@@ -24,7 +24,7 @@ pub struct ConfigArgs {
     #[arg(short, long, value_name = "FILE")]
     pub output: Option<PathBuf>,
     /// Only check the files, print nothing
-    #[arg(short, long, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value_t = false, action = ArgAction::Set, hide_default_value = true, hide_possible_values = true)]
+    #[arg(short, long)]
     pub quiet: bool,
     /// Print the names of services, one per line
     #[arg(long)]
@@ -71,7 +71,7 @@ pub struct ConfigArgs {
 }
 
 /// Runs the command and returns its exit code. Data goes to `stdout`, diagnostics to `stderr`.
-pub fn run(
+pub(crate) fn run(
     args: &ConfigArgs,
     mut options: LoadOptions,
     stdout: &mut dyn Write,

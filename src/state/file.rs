@@ -1,0 +1,121 @@
+//! Versioned JSON files, written whole or not at all.
+
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+use thiserror::Error;
+
+/// A state file could not be read or written.
+#[derive(Debug, Error)]
+pub enum StateError {
+    #[error("cannot read {}", path.display())]
+    Read { path: PathBuf, source: io::Error },
+    #[error("cannot write {}", path.display())]
+    Write { path: PathBuf, source: io::Error },
+    #[error("{} is damaged or not ours", path.display())]
+    Damaged {
+        path: PathBuf,
+        source: serde_json::Error,
+    },
+    #[error("{} has format {found}; this version reads up to {supported}", path.display())]
+    Newer {
+        path: PathBuf,
+        found: u64,
+        supported: u64,
+    },
+}
+
+/// A type with a file of its own; the file carries `format`.
+pub trait Versioned {
+    const FORMAT: u64;
+}
+
+/// Makes `path` and its missing parents, for the owner only.
+pub fn create_private_dir(path: &Path) -> Result<(), StateError> {
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path)
+        .map_err(|source| StateError::Write {
+            path: path.into(),
+            source,
+        })
+}
+
+/// Writes `bytes` to a new file beside `path` and renames it there. The file is the owner's only.
+pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<(), StateError> {
+    let failed = |source| StateError::Write {
+        path: path.into(),
+        source,
+    };
+    let mut name = path.file_name().unwrap_or_default().to_os_string();
+    name.push(format!(".{}.new", std::process::id()));
+    let temporary = path.with_file_name(name);
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(&temporary)
+        .map_err(failed)?;
+    file.write_all(bytes).map_err(failed)?;
+    std::fs::rename(&temporary, path).map_err(failed)
+}
+
+/// As [`write_atomic`], and does not return before the content is on the disk.
+pub fn write_durable(path: &Path, bytes: &[u8]) -> Result<(), StateError> {
+    write_atomic(path, bytes)?;
+    File::open(path)
+        .and_then(|file| file.sync_all())
+        .map_err(|source| StateError::Write {
+            path: path.into(),
+            source,
+        })
+}
+
+/// Renders `value` with its format number.
+pub fn encode<T: Versioned + Serialize>(value: &T) -> Vec<u8> {
+    let mut json = serde_json::to_value(value).unwrap_or_default();
+    if let Value::Object(map) = &mut json {
+        map.insert("format".into(), T::FORMAT.into());
+    }
+    json.to_string().into_bytes()
+}
+
+/// Writes `value` atomically.
+pub fn write_json<T: Versioned + Serialize>(path: &Path, value: &T) -> Result<(), StateError> {
+    write_atomic(path, &encode(value))
+}
+
+/// Reads a versioned file; `None` if there is none.
+pub fn read_json<T: Versioned + DeserializeOwned>(path: &Path) -> Result<Option<T>, StateError> {
+    let bytes = match std::fs::read(path) {
+        Ok(bytes) => bytes,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(source) => {
+            return Err(StateError::Read {
+                path: path.into(),
+                source,
+            });
+        }
+    };
+    let damaged = |source| StateError::Damaged {
+        path: path.into(),
+        source,
+    };
+    let json: Value = serde_json::from_slice(&bytes).map_err(damaged)?;
+    let found = json.get("format").and_then(Value::as_u64).unwrap_or(0);
+    if found > T::FORMAT {
+        return Err(StateError::Newer {
+            path: path.into(),
+            found,
+            supported: T::FORMAT,
+        });
+    }
+    serde_json::from_value(json).map(Some).map_err(damaged)
+}
