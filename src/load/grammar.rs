@@ -112,20 +112,8 @@ fn pools(session: &mut Session<'_>, ipam: &Node, path: &Path<'_>) {
     let list = path.key("config");
     for (index, pool) in ipam.items("config").iter().enumerate() {
         let path = list.index(index);
-        address::<IpNet>(
-            session,
-            pool,
-            "subnet",
-            "a subnet, such as `172.28.0.0/16`",
-            &path,
-        );
-        address::<IpNet>(
-            session,
-            pool,
-            "ip_range",
-            "a subnet, such as `172.28.5.0/24`",
-            &path,
-        );
+        address::<IpNet>(session, pool, "subnet", "a subnet", &path);
+        address::<IpNet>(session, pool, "ip_range", "a subnet", &path);
         address::<IpAddr>(session, pool, "gateway", "an IP address", &path);
         let aux = path.key("aux_addresses");
         for (name, entry) in pool.entries("aux_addresses") {
