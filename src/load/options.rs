@@ -124,6 +124,12 @@ impl RawProject {
         yaml::to_json(&render::plain(&self.tree, render::Format::Json))
     }
 
+    /// Names in a section such as `services`.
+    pub fn names(&self, section: &str) -> Vec<String> {
+        let entries = self.tree.entries(section);
+        entries.map(|(name, _)| name.to_owned()).collect()
+    }
+
     /// The variables that the files refer to.
     pub fn variables(&self) -> IndexMap<String, Variable> {
         variables(&self.tree)

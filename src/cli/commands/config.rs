@@ -157,6 +157,16 @@ struct Command<'a> {
 impl Command<'_> {
     fn output(&mut self) -> Result<String, Failure> {
         let args = self.args;
+        for (is_asked, section) in [
+            (args.services, "services"),
+            (args.volumes, "volumes"),
+            (args.networks, "networks"),
+        ] {
+            if is_asked && args.no_interpolate {
+                let raw = load::load_raw(&self.options)?;
+                return Ok(sorted_lines(raw.names(section)));
+            }
+        }
         if args.services {
             return self.names(|project| project.services.keys().cloned().collect());
         }
@@ -192,6 +202,9 @@ impl Command<'_> {
             return self.raw(format);
         }
         let loaded = self.load(&args.services_named)?;
+        if args.quiet {
+            return Ok(String::new());
+        }
         let text = match format {
             Format::Yaml => loaded.to_yaml(),
             Format::Json => loaded.to_json(),
@@ -225,9 +238,7 @@ impl Command<'_> {
     fn names(&mut self, names: impl Fn(&Project) -> Vec<String>) -> Result<String, Failure> {
         self.options.resolve_env = false;
         let loaded = self.load(&[])?;
-        let mut names = names(&loaded.project);
-        names.sort();
-        Ok(lines(names))
+        Ok(sorted_lines(names(&loaded.project)))
     }
 
     fn hashes(&mut self, wanted: &str) -> Result<String, Failure> {
@@ -239,14 +250,9 @@ impl Command<'_> {
         self.options.with_dependencies = false;
         self.options.read_all_env_files = false;
         let loaded = self.load(&services)?;
-        let mut lines_: Vec<String> = loaded
-            .project
-            .services
-            .values()
-            .map(|service| format!("{} {}", service.name, config_hash(service)))
-            .collect();
-        lines_.sort();
-        Ok(lines(lines_))
+        let services = loaded.project.services.values();
+        let hashes = services.map(|service| format!("{} {}", service.name, config_hash(service)));
+        Ok(sorted_lines(hashes.collect()))
     }
 
     fn profiles(&mut self) -> Result<String, Failure> {
@@ -324,14 +330,9 @@ impl Command<'_> {
 
     fn environment(&mut self) -> Result<String, Failure> {
         let loaded = self.load(&self.args.services_named)?;
-        let mut pairs: Vec<String> = loaded
-            .project
-            .environment
-            .iter()
-            .map(|(name, value)| format!("{name}={value}"))
-            .collect();
-        pairs.sort();
-        Ok(lines(pairs))
+        let environment = loaded.project.environment.iter();
+        let pairs = environment.map(|(name, value)| format!("{name}={value}"));
+        Ok(sorted_lines(pairs.collect()))
     }
 }
 
@@ -341,6 +342,11 @@ fn image_name(service: &Service, project: &Project) -> String {
         .image
         .clone()
         .unwrap_or_else(|| format!("{}-{}", project.name, service.name))
+}
+
+fn sorted_lines(mut items: Vec<String>) -> String {
+    items.sort();
+    lines(items)
 }
 
 fn lines(items: impl IntoIterator<Item = String>) -> String {
