@@ -12,7 +12,7 @@ use super::{
 use crate::engine::spec::{
     self, ContainerSpec, Host, Namespace, Namespaces, SharedMemory, SpecMount, user,
 };
-use crate::engine::{ContainerRecord, RootMount};
+use crate::engine::{ContainerRecord, RootMount, hex};
 use crate::model::Service;
 use crate::state::create_private_dir;
 
@@ -29,7 +29,7 @@ pub(super) fn random_id() -> Result<String, ContainerError> {
             rustix::rand::getrandom(&mut bytes[filled..], rustix::rand::GetRandomFlags::empty())
                 .map_err(|error| ContainerError::io("get random numbers")(error.into()))?;
     }
-    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+    Ok(hex(&bytes))
 }
 
 impl Containers {
@@ -40,19 +40,22 @@ impl Containers {
         match self.make(creation, &id, &mut planned).await {
             Ok(()) => Ok(id),
             Err(error) => {
-                self.undo(&id, &planned).await;
+                self.undo(&id, &mut planned).await;
                 Err(error)
             }
         }
     }
 
     /// Removes what a failed [`Containers::create`] made. The first error is the one to report.
-    async fn undo(&self, id: &str, planned: &Planned) {
+    async fn undo(&self, id: &str, planned: &mut Planned) {
         if let Err(error) = self.engine.delete_container(id).await {
             tracing::warn!(id, %error, "cannot remove the record of a container that was not made");
         }
-        if let Err(error) = self.engine.remove_snapshot(id).await {
-            tracing::warn!(id, %error, "cannot remove the snapshot of a container that was not made");
+        let images = image_snapshots(id, &mut planned.records).map(|(key, _)| key);
+        for key in images.chain([id.to_owned()]) {
+            if let Err(error) = self.engine.remove_snapshot(&key).await {
+                tracing::warn!(id, %error, "cannot remove a snapshot of a container that was not made");
+            }
         }
         if let Err(error) = self.remove_files(id) {
             tracing::warn!(id, %error, "cannot remove the files of a container that was not made");
@@ -91,8 +94,8 @@ impl Containers {
         let user = user::resolve(name, &service.group_add, &passwd, &group)?;
 
         let planned_files = files::plan(creation.project, service, &user)?;
-        let network = self.network(creation)?;
-        let names = self.names(creation, id, &network)?;
+        let network = network(creation)?;
+        let names = names(creation, id, &network)?;
         let mut provision = Provision {
             network,
             names,
@@ -110,6 +113,7 @@ impl Containers {
         }
 
         mounts::plan(&self.state, creation, planned)?;
+        self.mount_images(creation, id, planned).await?;
         provision.mounts.clone_from(&planned.records);
 
         let mut spec = self.describe(creation, id, &provision)?;
@@ -161,6 +165,52 @@ impl Containers {
             .await?)
     }
 
+    /// Makes a snapshot for each image that is mounted. What is written there goes with the container, as in Docker.
+    async fn mount_images(
+        &self,
+        creation: &Creation<'_>,
+        id: &str,
+        planned: &mut Planned,
+    ) -> Result<(), ContainerError> {
+        for (key, record) in image_snapshots(id, &mut planned.records) {
+            let reference = record.source.to_string_lossy().into_owned();
+            let directory = &creation.project.working_dir;
+            let platform = creation.service.platform.as_deref();
+            let image = self
+                .images
+                .ensure(&reference, directory, platform, creation.lease)
+                .await?;
+            // No record of containerd's refers to it, so nothing else would keep it.
+            let labels = BTreeMap::from([
+                (
+                    "containerd.io/gc.root".to_owned(),
+                    jiff::Timestamp::now().to_string(),
+                ),
+                (
+                    super::label::PROJECT.to_owned(),
+                    creation.project.name.clone(),
+                ),
+            ]);
+            let lease = Some(creation.lease);
+            let mounts = self
+                .engine
+                .prepare_snapshot(&key, &image.chain_id, &labels, lease)
+                .await?;
+            let [mount] = mounts.as_slice() else {
+                let reason = "its snapshot is more than one mount";
+                return Err(ContainerError::invalid("volumes.source", reference, reason));
+            };
+            record.source = PathBuf::from(&mount.source);
+            record.spec_kind.clone_from(&mount.kind);
+            record.options.clone_from(&mount.options);
+            if record.read_only {
+                record.options.retain(|option| option != "rw");
+                record.options.push("ro".into());
+            }
+        }
+        Ok(())
+    }
+
     /// Copies the image's content into the volumes that are empty.
     async fn fill_volumes(
         &self,
@@ -184,67 +234,6 @@ impl Containers {
         .await
     }
 
-    /// Whose network the container uses.
-    fn network(&self, creation: &Creation<'_>) -> Result<NetworkJoin, ContainerError> {
-        if let Some(sandbox) = creation.sandbox {
-            return Ok(NetworkJoin::Sandbox(sandbox.spec.id.clone()));
-        }
-        if let Some(parent) = creation.parents.get("network") {
-            return match Provision::of(parent)? {
-                Some(provision) => Ok(provision.network),
-                None => Ok(NetworkJoin::Container(parent.id.clone())),
-            };
-        }
-        Ok(match creation.service.network_mode.as_deref() {
-            Some("host") => NetworkJoin::Host,
-            _ => NetworkJoin::Private,
-        })
-    }
-
-    /// Names of the container. One that joins another's network has the other's, as in Docker.
-    fn names(
-        &self,
-        creation: &Creation<'_>,
-        id: &str,
-        network: &NetworkJoin,
-    ) -> Result<Names, ContainerError> {
-        let service = creation.service;
-        let parent = creation
-            .parents
-            .get("network")
-            .map(Provision::of)
-            .transpose()?
-            .flatten();
-        if let Some(parent) = parent {
-            return Ok(parent.names);
-        }
-        let written = service.hostname.as_deref().filter(|name| !name.is_empty());
-        let host = || {
-            rustix::system::uname()
-                .nodename()
-                .to_string_lossy()
-                .into_owned()
-        };
-        let hostname = match written {
-            Some(name) => name.to_owned(),
-            None if *network == NetworkJoin::Host || service.uts.as_deref() == Some("host") => {
-                host()
-            }
-            None => id[..12].to_owned(),
-        };
-        let extra_hosts = service.extra_hosts.iter();
-        Ok(Names {
-            hostname,
-            domainname: service.domainname.clone().unwrap_or_default(),
-            extra_hosts: extra_hosts
-                .flat_map(|(name, list)| list.iter().map(|address| (name.clone(), address.clone())))
-                .collect(),
-            dns: service.dns.clone(),
-            dns_search: service.dns_search.clone(),
-            dns_opt: service.dns_opt.clone(),
-        })
-    }
-
     /// Everything of the spec but the user.
     fn describe(
         &self,
@@ -256,8 +245,8 @@ impl Containers {
         let host = Host::get();
         let (devices, rules) = attributes::devices(service)?;
         let security = attributes::security(service, creation.project)?;
-        let namespaces = self.namespaces(creation, provision)?;
-        let own_network = creation.sandbox.is_some();
+        let namespaces = namespaces(creation, provision)?;
+        let own_network = creation.sandbox.is_some() || provision.network == NetworkJoin::Private;
         let sysctls = attributes::sysctls(service, &namespaces.network, own_network)?;
         let shared_memory = self.shared_memory(creation, id)?;
         Ok(ContainerSpec {
@@ -291,42 +280,6 @@ impl Containers {
             mounts: self.spec_mounts(creation, id, provision)?,
             annotations: labels::annotations(creation, self.engine.options(), id, creation.sandbox),
             ..ContainerSpec::default()
-        })
-    }
-
-    fn namespaces(
-        &self,
-        creation: &Creation<'_>,
-        provision: &Provision,
-    ) -> Result<Namespaces, ContainerError> {
-        let service = creation.service;
-        // Joined ones are named at each start, as the process that has them changes.
-        let joined = |kind: &str| Namespace::Path(PathBuf::from(format!("/proc/self/ns/{kind}")));
-        let mode = |kind: &'static str, mode: Option<&str>| match mode {
-            Some("host") => Ok(Namespace::Host),
-            _ if provision.parents.contains_key(kind) => Ok(joined(kind)),
-            None | Some("" | "private" | "shareable" | "none") => Ok(Namespace::Private),
-            Some(other) => Err(ContainerError::invalid(
-                kind,
-                other,
-                "there is no such mode",
-            )),
-        };
-        let network = match &provision.network {
-            NetworkJoin::Host => Namespace::Host,
-            NetworkJoin::Private => Namespace::Private,
-            NetworkJoin::Container(_) => joined("net"),
-            NetworkJoin::Sandbox(_) => match creation.sandbox {
-                Some(sandbox) => Namespace::Path(sandbox.netns.clone()),
-                None => joined("net"),
-            },
-        };
-        Ok(Namespaces {
-            network,
-            pid: mode("pid", service.pid.as_deref())?,
-            ipc: mode("ipc", service.ipc.as_deref())?,
-            uts: attributes::uts(service)?,
-            cgroup: attributes::cgroup(service)?,
         })
     }
 
@@ -381,7 +334,7 @@ impl Containers {
             if covered(&target) {
                 continue;
             }
-            let mut options = spec::bind_options(creation.service.read_only, Host::get());
+            let mut options = spec::bind_options(creation.service.read_only, false, Host::get());
             options.push("rprivate".into());
             list.push(SpecMount::bind(&folder.join(name), target, options));
         }
@@ -396,6 +349,113 @@ impl Containers {
         }
         Ok(list)
     }
+}
+
+/// Whose network the container uses.
+fn network(creation: &Creation<'_>) -> Result<NetworkJoin, ContainerError> {
+    if let Some(sandbox) = creation.sandbox {
+        return Ok(NetworkJoin::Sandbox(sandbox.spec.id.clone()));
+    }
+    if let Some(parent) = creation.parents.get("network_mode") {
+        return match Provision::of(parent)? {
+            Some(Provision {
+                network: network @ (NetworkJoin::Host | NetworkJoin::Sandbox(_)),
+                ..
+            }) => Ok(network),
+            _ => Ok(NetworkJoin::Container(parent.id.clone())),
+        };
+    }
+    Ok(match creation.service.network_mode.as_deref() {
+        Some("host") => NetworkJoin::Host,
+        _ => NetworkJoin::Private,
+    })
+}
+
+/// Names of the container. One that joins another's network has the other's, as in Docker.
+fn names(
+    creation: &Creation<'_>,
+    id: &str,
+    network: &NetworkJoin,
+) -> Result<Names, ContainerError> {
+    let service = creation.service;
+    let parent = creation
+        .parents
+        .get("network_mode")
+        .map(Provision::of)
+        .transpose()?
+        .flatten();
+    if let Some(parent) = parent {
+        return Ok(parent.names);
+    }
+    let written = service.hostname.as_deref().filter(|name| !name.is_empty());
+    let host = || {
+        rustix::system::uname()
+            .nodename()
+            .to_string_lossy()
+            .into_owned()
+    };
+    let hostname = match written {
+        Some(name) => name.to_owned(),
+        None if *network == NetworkJoin::Host || service.uts.as_deref() == Some("host") => host(),
+        None => id[..12].to_owned(),
+    };
+    let extra_hosts = service.extra_hosts.iter();
+    Ok(Names {
+        hostname,
+        domainname: service.domainname.clone().unwrap_or_default(),
+        extra_hosts: extra_hosts
+            .flat_map(|(name, list)| list.iter().map(|address| (name.clone(), address.clone())))
+            .collect(),
+        dns: service.dns.clone(),
+        dns_search: service.dns_search.clone(),
+        dns_opt: service.dns_opt.clone(),
+    })
+}
+
+fn namespaces(
+    creation: &Creation<'_>,
+    provision: &Provision,
+) -> Result<Namespaces, ContainerError> {
+    let service = creation.service;
+    // Joined ones are named at each start, as the process that has them changes.
+    let joined = |kind: &str| Namespace::Path(PathBuf::from(format!("/proc/self/ns/{kind}")));
+    let mode = |kind: &'static str, mode: Option<&str>| match mode {
+        Some("host") => Ok(Namespace::Host),
+        _ if provision.parents.contains_key(kind) => Ok(joined(kind)),
+        None | Some("" | "private" | "shareable" | "none") => Ok(Namespace::Private),
+        Some(other) => Err(ContainerError::invalid(
+            kind,
+            other,
+            "there is no such mode",
+        )),
+    };
+    let network = match &provision.network {
+        NetworkJoin::Host => Namespace::Host,
+        NetworkJoin::Private => Namespace::Private,
+        NetworkJoin::Container(_) => joined("net"),
+        NetworkJoin::Sandbox(_) => match creation.sandbox {
+            Some(sandbox) => Namespace::Path(sandbox.netns.clone()),
+            None => joined("net"),
+        },
+    };
+    Ok(Namespaces {
+        network,
+        pid: mode("pid", service.pid.as_deref())?,
+        ipc: mode("ipc", service.ipc.as_deref())?,
+        uts: attributes::uts(service)?,
+        cgroup: attributes::cgroup(service)?,
+    })
+}
+
+/// The mounts of images with the keys of their snapshots.
+pub(super) fn image_snapshots<'a>(
+    id: &str,
+    records: &'a mut [MountRecord],
+) -> impl Iterator<Item = (String, &'a mut MountRecord)> {
+    let images = records.iter_mut().filter(|record| record.kind == "image");
+    images
+        .enumerate()
+        .map(move |(number, record)| (format!("{id}-image-{number}"), record))
 }
 
 fn shared_memory_size(service: &Service) -> u64 {

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use sha2::{Digest as _, Sha256};
 
 use super::ContainerError;
+use crate::engine::hex;
 use crate::state::{StateRoot, create_private_dir};
 
 /// Compiled from `src/init/main.rs` by `build.rs`.
@@ -15,12 +16,7 @@ const BINARY: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/docker-init"));
 /// The binary's path; its name carries its content's digest, so that a newer version never changes a running container.
 pub(super) fn path(state: &StateRoot) -> Result<PathBuf, ContainerError> {
     let folder = state.data().join("bin");
-    let digest = Sha256::digest(BINARY);
-    let name: String = digest
-        .iter()
-        .take(8)
-        .map(|byte| format!("{byte:02x}"))
-        .collect();
+    let name = hex(&Sha256::digest(BINARY)[..8]);
     let path = folder.join(format!("init-{name}"));
     let complete = std::fs::metadata(&path).is_ok_and(|found| {
         found.len() == BINARY.len() as u64 && found.permissions().mode() & 0o111 == 0o111
@@ -105,6 +101,22 @@ mod tests {
         let pid = rustix::process::Pid::from_child(&child);
         rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
         assert_eq!(child.wait().unwrap().code(), Some(9));
+    }
+
+    #[test]
+    fn its_command_has_the_signals_that_it_was_given() {
+        let (_folder, path) = installed();
+        let status = |program: &mut Command| {
+            let output = program.output().unwrap();
+            let text = String::from_utf8(output.stdout).unwrap();
+            let lines = text.lines().filter(|line| line.starts_with("Sig"));
+            let masks = lines.filter(|line| !line.starts_with("SigQ"));
+            masks.map(ToOwned::to_owned).collect::<Vec<_>>()
+        };
+        let direct = status(Command::new("cat").arg("/proc/self/status"));
+        let through = status(Command::new(path).args(["--", "cat", "/proc/self/status"]));
+        assert_eq!(direct, through);
+        assert_eq!(direct.len(), 4);
     }
 
     #[test]

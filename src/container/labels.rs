@@ -8,7 +8,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::provision::{MountRecord, Names};
 use super::{Creation, label};
-use crate::engine::EngineOptions;
+use crate::engine::{EngineOptions, hex};
 use crate::model::Condition;
 use crate::network::SandboxRecord;
 use crate::state::StateRoot;
@@ -17,6 +17,9 @@ use crate::state::StateRoot;
 const LIMIT: usize = 4096;
 /// Where nerdctl keeps its files, by socket.
 const NERDCTL: &str = "/var/lib/nerdctl";
+
+/// Names of the networks, for nerdctl.
+pub(super) const NERDCTL_NETWORKS: &str = "nerdctl/networks";
 
 /// The labels that go to containerd: all that it takes.
 pub(super) fn labels(
@@ -91,11 +94,7 @@ fn compose(creation: &Creation<'_>) -> Vec<(String, String)> {
 pub(super) fn nerdctl_folder(engine: &EngineOptions, id: &str) -> PathBuf {
     let socket = std::fs::canonicalize(&engine.address).unwrap_or_else(|_| engine.address.clone());
     let digest = Sha256::digest(socket.to_string_lossy().as_bytes());
-    let name: String = digest
-        .iter()
-        .take(4)
-        .map(|byte| format!("{byte:02x}"))
-        .collect();
+    let name = hex(&digest[..4]);
     PathBuf::from(NERDCTL)
         .join(name)
         .join("containers")
@@ -154,7 +153,7 @@ fn nerdctl(
         ("nerdctl/namespace", engine.namespace.clone()),
         ("nerdctl/hostname", names.hostname.clone()),
         ("nerdctl/domainname", names.domainname.clone()),
-        ("nerdctl/networks", json!(networks).to_string()),
+        (NERDCTL_NETWORKS, json!(networks).to_string()),
         (
             "nerdctl/state-dir",
             nerdctl_folder(engine, id).to_string_lossy().into_owned(),

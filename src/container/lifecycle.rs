@@ -9,7 +9,9 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::provision::{NetworkJoin, Provision};
-use super::{ContainerError, Containers, Desired, etc, files, labels, runtime_error, volume};
+use super::{
+    ContainerError, Containers, Desired, create, etc, files, labels, runtime_error, volume,
+};
 use crate::engine::spec::{CGROUP_PARENT, Host, set_namespace_path};
 use crate::engine::{ContainerRecord, EngineError, ExitStatus, NewTask, Stdio, TaskStatus};
 use crate::network::SandboxRecord;
@@ -30,7 +32,7 @@ impl Containers {
                     return Ok(task.pid);
                 }
                 TaskStatus::Created | TaskStatus::Stopped | TaskStatus::Unknown => {
-                    self.discard_task(id).await?
+                    self.discard_task(id).await?;
                 }
             }
         }
@@ -73,9 +75,12 @@ impl Containers {
 
     fn stdio(&self, id: &str, desired: &Desired) -> Stdio {
         let folder = self.state.container_run(id);
-        let path = |used: bool, name: &str| match used {
-            true => folder.join(name),
-            false => PathBuf::new(),
+        let path = |used: bool, name: &str| {
+            if used {
+                folder.join(name)
+            } else {
+                PathBuf::new()
+            }
         };
         Stdio {
             stdin: path(desired.stdin_open, "stdin"),
@@ -256,15 +261,13 @@ impl Containers {
         }
         let snapshot = record.map_or_else(|| id.to_owned(), |record| record.snapshot_key);
         note(self.engine.delete_container(id).await.map_err(Into::into));
-        note(
-            self.engine
-                .remove_snapshot(&snapshot)
-                .await
-                .map_err(Into::into),
-        );
+        let images = create::image_snapshots(id, &mut provision.mounts).map(|(key, _)| key);
+        for key in images.chain([snapshot]).collect::<Vec<_>>() {
+            note(self.engine.remove_snapshot(&key).await.map_err(Into::into));
+        }
         note(self.remove_files(id));
         note(self.release_volumes(&provision, volumes).await);
-        note(self.remove_cgroup_parent());
+        self.remove_cgroup_parent();
         first.map_or(Ok(()), Err)
     }
 
@@ -343,17 +346,17 @@ impl Containers {
     }
 
     /// Removes the common parent of our cgroups once nobody is in it.
-    fn remove_cgroup_parent(&self) -> Result<(), ContainerError> {
+    fn remove_cgroup_parent(&self) {
         if Host::get().systemd {
-            return Ok(());
+            return;
         }
         let path = self.state.run().join("cgroup.lock");
         let Ok(lock) = OpenOptions::new().write(true).open(&path) else {
-            return Ok(());
+            return;
         };
         // Somebody starts a container just now, and will be the one to remove it.
         if lock.try_lock().is_err() {
-            return Ok(());
+            return;
         }
         let root = Path::new("/sys/fs/cgroup");
         let name = CGROUP_PARENT.trim_start_matches('/');
@@ -365,7 +368,6 @@ impl Containers {
                 Err(error) => tracing::trace!(folder = %folder.display(), %error, "cgroup stays"),
             }
         }
-        Ok(())
     }
 }
 

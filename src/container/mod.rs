@@ -110,9 +110,9 @@ pub struct Creation<'a> {
     pub image: &'a Image,
     /// None for `network_mode: host` and for those that join a container's namespace.
     pub sandbox: Option<&'a SandboxRecord>,
-    /// Containers whose namespaces it joins, by `network`, `pid`, `ipc`: process id resolved at start.
+    /// Containers whose namespaces it joins, by `network_mode`, `pid`, `ipc`: process id resolved at start.
     pub parents: &'a BTreeMap<String, ContainerRecord>,
-    /// Containers whose mounts it takes (`volumes_from`), in order.
+    /// Containers whose mounts it takes (`volumes_from`), in any order.
     pub volumes_from: &'a [ContainerRecord],
     /// The container that this one replaces: its anonymous volumes are kept.
     pub inherits: Option<&'a ContainerRecord>,

@@ -58,7 +58,10 @@ pub(super) fn plan(
         own.push(tmpfs_entry(entry)?.destination);
     }
     let mut taken = own.clone();
-    for (entry, record) in service.volumes_from.iter().zip(creation.volumes_from) {
+    for entry in &service.volumes_from {
+        let record = donor(entry, creation.volumes_from).ok_or_else(|| {
+            ContainerError::invalid("volumes_from", entry, "there is no such container")
+        })?;
         for mount in inherited_mounts(entry, record)? {
             if !own.contains(&mount.destination) {
                 taken.push(mount.destination.clone());
@@ -107,11 +110,12 @@ impl Mounts<'_> {
                     None => self.anonymous(mount, target)?,
                 }
             }
-            MountKind::Image | MountKind::Npipe | MountKind::Cluster => {
+            MountKind::Image => self.records.push(image(self.creation, mount, target)?),
+            MountKind::Npipe | MountKind::Cluster => {
                 return Err(ContainerError::invalid(
                     "volumes.type",
                     format!("{:?}", mount.kind).to_lowercase(),
-                    "only `bind`, `volume` and `tmpfs` can be mounted",
+                    "only `bind`, `volume`, `tmpfs` and `image` can be mounted",
                 ));
             }
         }
@@ -226,12 +230,49 @@ impl Mounts<'_> {
             destination: target,
             read_only: mount.read_only,
             spec_kind: "bind".into(),
-            options: bind_options(mount.read_only, Host::get()),
+            options: bind_options(mount.read_only, true, Host::get()),
             anonymous: record.anonymous,
             ..MountRecord::default()
         });
         Ok(())
     }
+}
+
+/// An image; its snapshot is made by [`super::Containers::create`], which knows the image store.
+fn image(
+    creation: &Creation<'_>,
+    mount: &Mount,
+    target: PathBuf,
+) -> Result<MountRecord, ContainerError> {
+    let source = mount.source.as_deref().unwrap_or_default();
+    if source.is_empty() {
+        return Err(ContainerError::invalid(
+            "volumes.source",
+            "",
+            "an image mount needs one",
+        ));
+    }
+    let options = mount.image.as_ref();
+    if let Some(subpath) = options.and_then(|options| options.subpath.as_deref()) {
+        let reason = "only a whole image can be mounted";
+        return Err(ContainerError::invalid(
+            "volumes.image.subpath",
+            subpath,
+            reason,
+        ));
+    }
+    // A service stands for the image that it runs from.
+    let service = creation.project.services.get(source);
+    let reference = service
+        .and_then(|service| service.image.as_deref())
+        .unwrap_or(source);
+    Ok(MountRecord {
+        kind: "image".into(),
+        source: reference.into(),
+        destination: target,
+        read_only: mount.read_only,
+        ..MountRecord::default()
+    })
 }
 
 /// The real path of `subpath` in a volume; links are followed inside the volume only.
@@ -298,7 +339,7 @@ fn bind(
         ));
     }
     let mut flags = match options.recursive.as_deref() {
-        None | Some("" | "enabled") => bind_options(mount.read_only, Host::get()),
+        None | Some("" | "enabled") => bind_options(mount.read_only, source.is_dir(), Host::get()),
         Some("disabled") if mount.read_only => vec!["bind".into(), "ro".into()],
         Some("disabled") => vec!["bind".into()],
         Some("writable") if mount.read_only => vec!["rbind".into(), "ro".into()],
@@ -443,7 +484,23 @@ fn tmpfs_entry(entry: &str) -> Result<MountRecord, ContainerError> {
     Ok(tmpfs_record(target, options, read_only))
 }
 
-/// The mounts that `volumes_from: entry` takes from `record`, without tmpfs, as Docker does.
+/// The container that `volumes_from: entry` names, as `SERVICE[:ro]` or `container:NAME[:ro]`.
+fn donor<'a>(entry: &str, donors: &'a [ContainerRecord]) -> Option<&'a ContainerRecord> {
+    let has = |record: &ContainerRecord, label: &str, value: &str| {
+        record.labels.get(label).is_some_and(|found| found == value)
+    };
+    let mut donors = donors.iter();
+    if let Some(rest) = entry.strip_prefix("container:") {
+        let name = rest.split(':').next().unwrap_or_default();
+        return donors.find(|record| {
+            has(record, label::NAME, name) || (!name.is_empty() && record.id.starts_with(name))
+        });
+    }
+    let service = entry.split(':').next().unwrap_or_default();
+    donors.find(|record| has(record, label::SERVICE, service))
+}
+
+/// The mounts that `volumes_from: entry` takes from `record`: binds and volumes, as in Docker.
 fn inherited_mounts(
     entry: &str,
     record: &ContainerRecord,
@@ -453,7 +510,10 @@ fn inherited_mounts(
         Some(provision) => provision.mounts,
         None => foreign_mounts(record)?,
     };
-    let shared = mounts.into_iter().filter(|mount| mount.kind != "tmpfs");
+    let own = ["tmpfs", "image"];
+    let shared = mounts
+        .into_iter()
+        .filter(|mount| !own.contains(&mount.kind.as_str()));
     Ok(shared
         .map(|mut mount| {
             if read_only && !mount.read_only {
@@ -773,12 +833,15 @@ mod tests {
         donor
             .extensions
             .insert(super::super::provision::EXTENSION.into(), json);
+        donor.labels.insert(label::SERVICE.into(), "donor".into());
+        let mut other = ContainerRecord::default();
+        other.labels.insert(label::NAME.into(), "alone".into());
         let service = Service {
             tmpfs: vec!["/own".into()],
             volumes_from: vec!["donor:ro".into()],
             ..Service::default()
         };
-        let planned = world.plan(&service, None, &[donor]).unwrap();
+        let planned = world.plan(&service, None, &[other, donor]).unwrap();
         assert!(at(&planned, "/srv").read_only);
         assert!(at(&planned, "/srv").options.contains(&"ro".into()));
         assert_eq!(at(&planned, "/own").kind, "tmpfs");

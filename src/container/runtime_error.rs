@@ -52,10 +52,10 @@ fn reason(message: &str) -> Option<String> {
 
 /// crun names an executable in its own way; the words of runc are those that users know.
 fn shorten_crun(reason: &str) -> String {
-    if let Some(rest) = reason.strip_prefix("executable file `") {
-        if let Some((name, _)) = rest.split_once("` not found in $PATH") {
-            return format!("exec: \"{name}\": executable file not found in $PATH");
-        }
+    if let Some(rest) = reason.strip_prefix("executable file `")
+        && let Some((name, _)) = rest.split_once("` not found in $PATH")
+    {
+        return format!("exec: \"{name}\": executable file not found in $PATH");
     }
     if let Some(rest) = reason.strip_prefix("open executable: ") {
         return format!("exec: {}", rest.to_lowercase());
@@ -70,7 +70,15 @@ fn exit_code(reason: &str) -> u8 {
         128
     } else if has("executable file not found") || has("no such file or directory") {
         127
-    } else if has("permission denied") || has("is a directory") || has("exec format error") {
+    } else if [
+        "permission denied",
+        "operation not permitted",
+        "is a directory",
+        "exec format error",
+    ]
+    .iter()
+    .any(|text| has(text))
+    {
         126
     } else {
         128

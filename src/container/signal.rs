@@ -55,12 +55,12 @@ pub fn parse_signal(text: &str) -> Option<u32> {
         return Some(*number);
     }
     let offset = |text: &str, sign: char| -> Option<u32> {
-        match text.strip_prefix(sign) {
-            None if text.is_empty() => Some(0),
-            None => None,
-            Some(digits) if digits.bytes().all(|byte| byte.is_ascii_digit()) => digits.parse().ok(),
-            Some(_) => None,
+        if text.is_empty() {
+            return Some(0);
         }
+        let digits = text.strip_prefix(sign)?;
+        let plain = digits.bytes().all(|byte| byte.is_ascii_digit());
+        plain.then(|| digits.parse().ok())?
     };
     let number = if let Some(rest) = name.strip_prefix("RTMIN") {
         least.checked_add(offset(rest, '+')?)?

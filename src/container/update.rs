@@ -55,6 +55,7 @@ impl Containers {
             inherits: None,
             lease: "",
         };
+        let networks = record.labels.remove(labels::NERDCTL_NETWORKS);
         record.labels = labels::labels(
             &creation,
             &self.state,
@@ -63,6 +64,10 @@ impl Containers {
             &provision.names,
             &provision.mounts,
         );
+        // Its sandbox is not looked up for this; it stays as it is.
+        record
+            .labels
+            .extend(networks.map(|networks| (labels::NERDCTL_NETWORKS.to_owned(), networks)));
         let mut spec: Value = serde_json::from_slice(&record.spec).unwrap_or_default();
         if let Some(limits) = spec.pointer_mut("/linux/resources") {
             *limits = resources.clone();

@@ -43,7 +43,8 @@ impl Containers {
 
     /// Makes the volume if it is missing. Two at once make one.
     pub async fn create_volume(&self, record: &VolumeRecord) -> Result<(), ContainerError> {
-        create(&self.state, record)
+        let (state, record) = (self.state.clone(), record.clone());
+        super::blocking(move || create(&state, &record)).await
     }
 
     /// Removes a volume with its content. Not an error if it is gone; [`ContainerError::VolumeInUse`] if a container

@@ -20,21 +20,21 @@ const SHIM: &str = "containerd-shim-runc-v2";
 const TIMEOUT: Duration = Duration::from_secs(50);
 
 /// Fails the test rather than hang.
-pub(super) async fn patiently<T>(work: impl Future<Output = T>) -> T {
+pub(crate) async fn patiently<T>(work: impl Future<Output = T>) -> T {
     tokio::time::timeout(TIMEOUT, work)
         .await
         .expect("the test takes too long")
 }
 
-pub(super) struct World {
+pub(crate) struct World {
     folder: TempDir,
-    pub(super) state: StateRoot,
-    pub(super) engine: Engine,
-    pub(super) images: Images,
+    pub(crate) state: StateRoot,
+    pub(crate) engine: Engine,
+    pub(crate) images: Images,
 }
 
 impl World {
-    pub(super) async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         // Socket paths are short.
         let folder = tempfile::Builder::new()
             .prefix("compose-")
@@ -58,30 +58,30 @@ impl World {
         }
     }
 
-    pub(super) fn root(&self) -> &Path {
+    pub(crate) fn root(&self) -> &Path {
         self.folder.path()
     }
 
-    pub(super) fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.root().join(name)
     }
 
     /// An id that no other run has: runc keeps its state in one folder of the machine.
-    pub(super) fn id(&self, name: &str) -> String {
+    pub(crate) fn id(&self, name: &str) -> String {
         let folder = self.root().file_name().unwrap_or_default();
         format!("{}-{name}", folder.to_string_lossy())
     }
 
-    pub(super) fn images_afresh(&self) -> Images {
+    pub(crate) fn images_afresh(&self) -> Images {
         Images::new(self.engine.clone(), self.state.clone())
     }
 
-    pub(super) async fn locate(&self) -> PathBuf {
+    pub(crate) async fn locate(&self) -> PathBuf {
         let address = private_address(&self.state);
         locate(None, Some(&address), &self.state).await.unwrap()
     }
 
-    pub(super) fn fifo(&self, name: &str) -> PathBuf {
+    pub(crate) fn fifo(&self, name: &str) -> PathBuf {
         let path = self.path(name);
         let mode = Mode::RUSR | Mode::WUSR;
         rustix::fs::mknodat(CWD, &path, FileType::Fifo, mode, 0).unwrap();
@@ -110,28 +110,28 @@ impl World {
         found
     }
 
-    pub(super) fn containerds(&self) -> usize {
+    pub(crate) fn containerds(&self) -> usize {
         self.processes("containerd").len()
     }
 
-    pub(super) fn kill_containerd(&self) {
+    pub(crate) fn kill_containerd(&self) {
         for pid in self.processes("containerd") {
             kill(pid);
         }
     }
 
-    pub(super) fn has_shims(&self) -> bool {
+    pub(crate) fn has_shims(&self) -> bool {
         !self.processes(SHIM).is_empty()
     }
 
-    pub(super) fn kill_shims(&self) {
+    pub(crate) fn kill_shims(&self) {
         for pid in self.processes(SHIM) {
             kill(pid);
         }
     }
 
     /// Stops everything and looks whether something is left.
-    pub(super) async fn finish(self) {
+    pub(crate) async fn finish(self) {
         let stopped = patiently(stop_private(&self.state)).await.unwrap();
         assert!(stopped, "containers are left");
         assert_eq!(self.processes(""), [], "processes are left");
@@ -170,11 +170,11 @@ fn kill(pid: Pid) {
     let _ended = rustix::event::poll(&mut polled, None);
 }
 
-pub(super) fn reader(path: &Path) -> pipe::Receiver {
+pub(crate) fn reader(path: &Path) -> pipe::Receiver {
     pipe::OpenOptions::new().open_receiver(path).unwrap()
 }
 
-pub(super) async fn write(path: &Path, bytes: &[u8]) {
+pub(crate) async fn write(path: &Path, bytes: &[u8]) {
     let mut sender = loop {
         match pipe::OpenOptions::new().open_sender(path) {
             Ok(sender) => break sender,
@@ -185,7 +185,7 @@ pub(super) async fn write(path: &Path, bytes: &[u8]) {
 }
 
 /// An OCI process that runs a shell.
-pub(super) fn process(command: &str) -> Vec<u8> {
+pub(crate) fn process(command: &str) -> Vec<u8> {
     process_value(command).to_string().into_bytes()
 }
 
@@ -200,7 +200,7 @@ fn process_value(command: &str) -> Value {
 }
 
 /// The least that runc takes.
-pub(super) fn spec(id: &str, command: &str) -> Vec<u8> {
+pub(crate) fn spec(id: &str, command: &str) -> Vec<u8> {
     let spec = json!({
         "ociVersion": "1.0.2",
         "process": process_value(command),
@@ -216,7 +216,7 @@ pub(super) fn spec(id: &str, command: &str) -> Vec<u8> {
 }
 
 /// An image of two layers, written in several forms.
-pub(super) struct Archive {
+pub(crate) struct Archive {
     name: Option<String>,
     layers: Vec<Vec<u8>>,
     multi_platform: bool,
@@ -224,7 +224,7 @@ pub(super) struct Archive {
 }
 
 impl Archive {
-    pub(super) fn busybox() -> Self {
+    pub(crate) fn busybox() -> Self {
         let mut bottom = tar::Builder::new(Vec::new());
         let program = std::fs::read("/bin/busybox").expect("a static busybox in /bin");
         add(&mut bottom, "bin/busybox", 0o755, &program);
@@ -260,35 +260,35 @@ impl Archive {
         }
     }
 
-    pub(super) fn named(mut self, name: &str) -> Self {
+    pub(crate) fn named(mut self, name: &str) -> Self {
         self.name = Some(name.into());
         self
     }
 
     /// With an index, a nested one, and a platform that is nobody's.
-    pub(super) fn multi_platform(mut self) -> Self {
+    pub(crate) fn multi_platform(mut self) -> Self {
         self.multi_platform = true;
         self
     }
 
     /// With a layer whose content does not have its digest.
-    pub(super) fn broken_layer(mut self) -> Self {
+    pub(crate) fn broken_layer(mut self) -> Self {
         self.broken = true;
         self
     }
 
-    pub(super) fn write(&self, path: &Path) {
+    pub(crate) fn write(&self, path: &Path) {
         std::fs::write(path, self.render()).unwrap();
     }
 
-    pub(super) fn write_gzip(&self, path: &Path) {
+    pub(crate) fn write_gzip(&self, path: &Path) {
         let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
         encoder.write_all(&self.render()).unwrap();
         std::fs::write(path, encoder.finish().unwrap()).unwrap();
     }
 
     /// As `docker save` wrote it before it learnt the OCI layout.
-    pub(super) fn write_saved(&self, path: &Path) {
+    pub(crate) fn write_saved(&self, path: &Path) {
         let mut tar = tar::Builder::new(Vec::new());
         add(&mut tar, "config.json", 0o644, self.config().as_bytes());
         let mut names = Vec::new();

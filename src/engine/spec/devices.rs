@@ -300,7 +300,7 @@ mod tests {
     proptest! {
         #[test]
         fn no_rule_makes_it_panic(text in ".*") {
-            let _ = parse_rule(&text);
+            let _any = parse_rule(&text);
         }
     }
 }

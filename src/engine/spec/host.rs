@@ -17,7 +17,7 @@ pub struct Host {
     pub architecture: &'static str,
     /// The kernel can filter system calls.
     pub seccomp: bool,
-    /// AppArmor profile for containers that name none; none without AppArmor.
+    /// `AppArmor` profile for containers that name none; none without `AppArmor`.
     pub apparmor: Option<String>,
     /// Capabilities that this process may give away.
     pub capabilities: Vec<&'static str>,

@@ -127,7 +127,7 @@ pub struct ContainerSpec {
     pub system_paths_unconfined: bool,
     /// `None`: the host's default; empty: none.
     pub apparmor: Option<String>,
-    /// SELinux label of the process.
+    /// `SELinux` label of the process.
     pub selinux_label: Option<String>,
     pub namespaces: Namespaces,
     /// Path in the cgroup tree, made by [`cgroups_path`].

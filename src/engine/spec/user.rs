@@ -225,7 +225,7 @@ mod tests {
     proptest! {
         #[test]
         fn no_text_makes_it_panic(user in ".*", passwd in ".*", group in ".*", add in ".*") {
-            let _ = resolve(&user, &[add], &passwd, &group);
+            let _any = resolve(&user, &[add], &passwd, &group);
         }
     }
 }
