@@ -39,7 +39,7 @@ const OWN_LABELS: &str = "com.docker.compose.";
 
 /// Canonical JSON of `service` as [`crate::container::Desired::config`] holds it. An attribute that has its default is
 /// left out, so that a new attribute of a later version does not look like a change.
-pub fn service_definition(service: &Service) -> Value {
+pub(super) fn service_definition(service: &Service) -> Value {
     let Value::Object(defaults) = serde_json::to_value(Service::default()).unwrap_or_default()
     else {
         return Value::Null;
@@ -64,7 +64,7 @@ pub fn service_definition(service: &Service) -> Value {
 }
 
 /// Definition of a network in the shape of the file, without its name and Compose's own labels.
-pub fn network_definition(spec: &NetworkSpec) -> Value {
+pub(super) fn network_definition(spec: &NetworkSpec) -> Value {
     let driver = spec.driver.as_deref().filter(|driver| *driver != "bridge");
     let definition = json!({
         "driver": driver,
@@ -78,7 +78,7 @@ pub fn network_definition(spec: &NetworkSpec) -> Value {
 }
 
 /// Definition of a volume in the shape of the file, without its name.
-pub fn volume_definition(volume: &Volume) -> Value {
+pub(super) fn volume_definition(volume: &Volume) -> Value {
     let driver = volume.driver.as_deref().filter(|driver| *driver != "local");
     let definition = json!({
         "driver": driver,
@@ -89,7 +89,7 @@ pub fn volume_definition(volume: &Volume) -> Value {
 }
 
 /// Definition of what is not ours to define.
-pub fn external_definition() -> Value {
+pub(super) fn external_definition() -> Value {
     json!({ "external": true })
 }
 
@@ -141,11 +141,11 @@ fn is_empty(value: &Value) -> bool {
 fn sorted(value: Value) -> Value {
     match value {
         Value::Object(map) => {
-            let sorted: BTreeMap<String, Value> = map
+            let by_key: BTreeMap<String, Value> = map
                 .into_iter()
-                .map(|(key, value)| (key, self::sorted(value)))
+                .map(|(key, value)| (key, sorted(value)))
                 .collect();
-            Value::Object(sorted.into_iter().collect())
+            Value::Object(by_key.into_iter().collect())
         }
         Value::Array(items) => Value::Array(items.into_iter().map(sorted).collect()),
         other => other,
