@@ -1,16 +1,40 @@
 //! From a service, an image and a sandbox to a container: its volumes, files, secrets, OCI spec and record; and its
 //! start, stop and removal.
 
+mod attributes;
+mod copy;
+mod create;
+mod environment;
+mod error;
+mod etc;
+mod exec;
+mod files;
+mod ineffective;
+mod init;
+mod labels;
+mod lifecycle;
+mod mounts;
+mod provision;
+mod runtime_error;
+#[cfg(test)]
+mod runtime_tests;
+mod signal;
+mod update;
+mod volume;
+
 use std::collections::BTreeMap;
 
 use serde_json::Value;
-use thiserror::Error;
 
-use crate::engine::{ContainerRecord, Engine, EngineError};
-use crate::image::{Image, ImageError, Images};
+use crate::engine::{ContainerRecord, Engine};
+use crate::image::{Image, Images};
 use crate::model::{Project, Service};
-use crate::network::{NetworkError, Networks, SandboxRecord};
-use crate::state::{StateError, StateRoot};
+use crate::network::{Networks, SandboxRecord};
+use crate::state::StateRoot;
+
+pub use error::ContainerError;
+pub use ineffective::ineffective;
+pub use signal::parse_signal;
 
 /// Labels that Docker's tools read.
 pub mod label {
@@ -86,45 +110,14 @@ pub struct Creation<'a> {
     pub image: &'a Image,
     /// None for `network_mode: host` and for those that join a container's namespace.
     pub sandbox: Option<&'a SandboxRecord>,
-    /// Containers whose namespaces it joins, by `network`, `pid`, `ipc`: process id resolved at start.
+    /// Containers whose namespaces it joins, by `network_mode`, `pid`, `ipc`: process id resolved at start.
     pub parents: &'a BTreeMap<String, ContainerRecord>,
-    /// Containers whose mounts it takes (`volumes_from`), in order.
+    /// Containers whose mounts it takes (`volumes_from`), in any order.
     pub volumes_from: &'a [ContainerRecord],
     /// The container that this one replaces: its anonymous volumes are kept.
     pub inherits: Option<&'a ContainerRecord>,
     /// Lease that holds the snapshot until the record exists.
     pub lease: &'a str,
-}
-
-/// A container could not be made, started, stopped or removed.
-#[derive(Debug, Error)]
-pub enum ContainerError {
-    #[error("{attribute}: `{value}` is not valid: {reason}")]
-    Invalid {
-        attribute: String,
-        value: String,
-        reason: String,
-    },
-    #[error("{} does not exist", path.display())]
-    MissingSource { path: std::path::PathBuf },
-    #[error("volume `{volume}` does not exist")]
-    MissingVolume { volume: String },
-    #[error("variable `{variable}` of {what} is not set")]
-    MissingVariable { what: String, variable: String },
-    #[error("cannot {operation}")]
-    Io {
-        operation: String,
-        #[source]
-        source: std::io::Error,
-    },
-    #[error(transparent)]
-    Engine(#[from] EngineError),
-    #[error(transparent)]
-    Image(#[from] ImageError),
-    #[error(transparent)]
-    Network(#[from] NetworkError),
-    #[error(transparent)]
-    State(#[from] StateError),
 }
 
 /// A named volume that exists.
@@ -154,52 +147,6 @@ pub struct Containers {
     pub state: StateRoot,
 }
 
-impl Containers {
-    /// Makes snapshot, volumes, files and record, and returns the id (64 hex digits). All or nothing.
-    pub async fn create(&self, _creation: &Creation<'_>) -> Result<String, ContainerError> {
-        todo!()
-    }
-    /// Creates the task in FIFOs under `state.container_run(id)` (`stdin` only with `stdin_open`, `stdout`, `stderr`; with a
-    /// terminal no `stderr`) that the caller has made and reads, puts secrets and configs into it, starts it, and returns its
-    /// process id. A stopped task of an earlier run is deleted first.
-    pub async fn start(&self, _id: &str) -> Result<u32, ContainerError> {
-        todo!()
-    }
-    /// Sends `signal`, waits up to `grace`, kills, and waits for the end; an ended one is not an error. The task stays.
-    pub async fn stop(
-        &self,
-        _id: &str,
-        _signal: u32,
-        _grace: std::time::Duration,
-    ) -> Result<crate::engine::ExitStatus, ContainerError> {
-        todo!()
-    }
-    /// Kills what still runs; removes task, record, snapshot, files, FIFOs; with `volumes` its anonymous volumes too.
-    pub async fn remove(&self, _id: &str, _volumes: bool) -> Result<(), ContainerError> {
-        todo!()
-    }
-    /// OCI process for an exec in `record`'s container: its user, capabilities, limits, environment, directory, changed by `options`.
-    pub async fn exec_process(
-        &self,
-        _record: &ContainerRecord,
-        _options: &ExecOptions,
-    ) -> Result<Vec<u8>, ContainerError> {
-        todo!()
-    }
-
-    pub fn volumes(&self) -> Result<Vec<VolumeRecord>, ContainerError> {
-        todo!()
-    }
-    /// Makes the volume if it is missing. Two at once make one.
-    pub async fn create_volume(&self, _record: &VolumeRecord) -> Result<(), ContainerError> {
-        todo!()
-    }
-    /// Not an error if it is gone.
-    pub async fn remove_volume(&self, _name: &str) -> Result<(), ContainerError> {
-        todo!()
-    }
-}
-
 /// What an exec changes of the container's own process.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct ExecOptions {
@@ -210,4 +157,22 @@ pub struct ExecOptions {
     pub environment: Vec<String>,
     pub terminal: bool,
     pub privileged: bool,
+}
+
+/// Runs `work`, which may take long, beside the runtime's own threads.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, ContainerError> + Send + 'static,
+) -> Result<T, ContainerError> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(error) => Err(ContainerError::io("finish a task")(error.into())),
+    }
+}
+
+/// Types of ours always have a JSON form.
+fn json<T: serde::Serialize>(value: &T) -> Vec<u8> {
+    serde_json::to_value(value)
+        .unwrap_or_default()
+        .to_string()
+        .into_bytes()
 }

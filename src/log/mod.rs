@@ -1,5 +1,14 @@
 //! Container logs: from FIFOs to Docker's json-file lines, and from those lines to readers.
 
+mod file;
+mod journal;
+mod options;
+pub mod pump;
+pub mod reader;
+mod record;
+mod recorder;
+mod source;
+
 use std::path::PathBuf;
 
 use jiff::Timestamp;

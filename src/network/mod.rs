@@ -1,11 +1,18 @@
 //! Networks: conflists, bridges, address leases, sandboxes, published ports, the firewall, endpoint records.
 //!
 //! Nothing here knows what a service is beyond the labels and names that it is given.
+//!
+//! [`Networks`] is the asynchronous face; everything behind it blocks and runs on threads for that. Networks are records
+//! and conflists on disk (`host`, `record`, `conflist`). A sandbox (`sandbox`, `teardown`, `repair`) is a pinned
+//! namespace with interfaces that are attached in-process (`bridge`, `netlink`, `address`) or by plugins (`cni`), with
+//! held ports (`ports`), rules (`firewall`) and the sockets for names (`resolver`). Names of kernel objects follow from
+//! ids (`layout`), so that what no record speaks of can be recognised and removed (`garbage`).
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use indexmap::IndexMap;
 use jiff::Timestamp;
@@ -13,6 +20,36 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::state::{StateError, StateRoot, Versioned};
+
+mod address;
+mod batch;
+mod bridge;
+mod cni;
+mod conflist;
+mod error;
+mod firewall;
+mod garbage;
+mod hints;
+mod host;
+mod join;
+#[cfg(test)]
+mod kernel_tests;
+mod layout;
+mod namespace;
+mod netlink;
+mod options;
+mod ports;
+mod process;
+mod record;
+mod release;
+mod repair;
+mod resolver;
+mod sandbox;
+mod subnet;
+mod teardown;
+
+use host::Host;
+pub use options::unsupported_options;
 
 /// What a network should be.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -93,6 +130,10 @@ pub struct PublishedPort {
     pub container_port: u16,
     pub protocol: String,
 }
+
+/// Label of a sandbox: servers that its questions for foreign names go to, separated by commas; without it those of
+/// the host.
+pub const LABEL_DNS: &str = "dns";
 
 /// What a sandbox should be. One belongs to each replica slot and outlives its containers.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -207,65 +248,97 @@ pub enum NetworkError {
 /// The networks of this host.
 #[derive(Clone, Debug)]
 pub struct Networks {
-    state: StateRoot,
+    host: Arc<Host>,
 }
 
 impl Networks {
     pub fn new(state: StateRoot) -> Self {
-        Self { state }
+        Self {
+            host: Arc::new(Host::new(state)),
+        }
+    }
+
+    /// Runs what makes system calls or waits for locks where that holds nobody up.
+    async fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Host) -> Result<T, NetworkError> + Send + 'static,
+    ) -> Result<T, NetworkError> {
+        let host = Arc::clone(&self.host);
+        match tokio::task::spawn_blocking(move || work(&host)).await {
+            Ok(result) => result,
+            Err(error) => match error.try_into_panic() {
+                Ok(panic) => std::panic::resume_unwind(panic),
+                Err(error) => Err(error::io_failed("finish as the runtime ends")(
+                    std::io::Error::other(error),
+                )),
+            },
+        }
     }
 
     /// Every network: ours and foreign conflists. Only reads files.
     pub fn list(&self) -> Result<Vec<NetworkRecord>, NetworkError> {
-        let _ = &self.state;
-        todo!()
+        record::networks(&self.host.layout)
     }
-    pub fn get(&self, _name: &str) -> Result<Option<NetworkRecord>, NetworkError> {
-        todo!()
+    pub fn get(&self, name: &str) -> Result<Option<NetworkRecord>, NetworkError> {
+        record::network(&self.host.layout, name)
     }
-    /// Chooses subnets, writes record and conflist. The bridge and its rules appear with the first sandbox.
-    pub async fn create(&self, _spec: &NetworkSpec) -> Result<NetworkRecord, NetworkError> {
-        todo!()
+    /// Chooses subnets, writes record and conflist. The bridge and its rules appear with the first sandbox. A network
+    /// that exists is returned as it is.
+    pub async fn create(&self, spec: &NetworkSpec) -> Result<NetworkRecord, NetworkError> {
+        let spec = spec.clone();
+        self.blocking(move |host| host.create_network(&spec)).await
     }
     /// Removes bridge, rules, conflist and record. Not an error if it is gone; [`NetworkError::InUse`] if attached to.
-    pub async fn remove(&self, _name: &str) -> Result<(), NetworkError> {
-        todo!()
+    pub async fn remove(&self, name: &str) -> Result<(), NetworkError> {
+        let name = name.to_owned();
+        self.blocking(move |host| host.remove_network(&name)).await
     }
 
     pub fn sandboxes(&self) -> Result<Vec<SandboxRecord>, NetworkError> {
-        todo!()
+        let stored = record::sandboxes(&self.host.layout)?;
+        Ok(stored.into_iter().map(|stored| stored.record).collect())
     }
-    pub fn sandbox(&self, _id: &str) -> Result<Option<SandboxRecord>, NetworkError> {
-        todo!()
+    pub fn sandbox(&self, id: &str) -> Result<Option<SandboxRecord>, NetworkError> {
+        Ok(record::sandbox(&self.host.layout, id)?.map(|stored| stored.record))
     }
     /// Makes namespace, interfaces, addresses, ports, the DNS sockets (127.0.0.11, ephemeral port, 53 redirected to it).
     /// All or nothing. A left-over of the same id is removed first. Rule changes of calls that run at the same time go
     /// out in one batch.
     pub async fn create_sandbox(
         &self,
-        _spec: &SandboxSpec,
+        spec: &SandboxSpec,
     ) -> Result<(SandboxRecord, Held), NetworkError> {
-        todo!()
+        let spec = spec.clone();
+        self.blocking(move |host| host.create_sandbox(&spec)).await
     }
     /// Undoes all of it, idempotent, goes on after a failure and returns the first.
-    pub async fn remove_sandbox(&self, _id: &str) -> Result<(), NetworkError> {
-        todo!()
+    pub async fn remove_sandbox(&self, id: &str) -> Result<(), NetworkError> {
+        let id = id.to_owned();
+        self.blocking(move |host| host.remove_sandbox(&id)).await
     }
     /// Makes the kernel half of a recorded sandbox whole again (after a reboot, wiped rules, a lost bridge), with the
     /// same addresses and ports; returns what must be held anew. Nothing is done, and nothing returned, if it is whole.
-    pub async fn repair_sandbox(&self, _id: &str) -> Result<Held, NetworkError> {
-        todo!()
+    pub async fn repair_sandbox(&self, id: &str) -> Result<Held, NetworkError> {
+        let id = id.to_owned();
+        self.blocking(move |host| host.repair_sandbox(&id)).await
+    }
+    /// Gives namespace, addresses and ports of a sandbox back and keeps its record, for a container that is stopped;
+    /// [`Networks::repair_sandbox`] makes it whole again.
+    pub async fn release_sandbox(&self, id: &str) -> Result<(), NetworkError> {
+        let id = id.to_owned();
+        self.blocking(move |host| host.release_sandbox(&id)).await
     }
     /// Makes its names (in)visible to peers.
-    pub fn set_active(&self, _id: &str, _active: bool) -> Result<(), NetworkError> {
-        todo!()
+    pub fn set_active(&self, id: &str, active: bool) -> Result<(), NetworkError> {
+        self.host.set_active(id, active)
     }
     /// Opens the sockets of `repair_sandbox` again for a sandbox whose holder died.
-    pub async fn reopen(&self, _id: &str) -> Result<Held, NetworkError> {
-        todo!()
+    pub async fn reopen(&self, id: &str) -> Result<Held, NetworkError> {
+        let id = id.to_owned();
+        self.blocking(move |host| host.reopen(&id)).await
     }
     /// Removes what has no record (namespaces, interfaces, addresses, rules); returns what it removed.
     pub async fn collect_garbage(&self) -> Result<Vec<String>, NetworkError> {
-        todo!()
+        self.blocking(Host::collect_garbage).await
     }
 }

@@ -8,4 +8,6 @@ pub mod diff;
 pub mod explain;
 pub mod observe;
 pub mod plan;
+pub mod prepare;
+mod reason;
 mod sandbox;

@@ -10,19 +10,19 @@ const LOG_LENGTH: usize = 5;
 
 /// A probe and its timing, every default filled in.
 #[derive(Clone, Debug, PartialEq)]
-pub struct ProbeSettings {
+pub(super) struct ProbeSettings {
     /// Command to run in the container; a `CMD-SHELL` test is wrapped in `/bin/sh -c`.
-    pub command: Vec<String>,
-    pub interval: Duration,
-    pub timeout: Duration,
-    pub retries: u64,
-    pub start_period: Duration,
-    pub start_interval: Duration,
+    pub(super) command: Vec<String>,
+    pub(super) interval: Duration,
+    pub(super) timeout: Duration,
+    pub(super) retries: u64,
+    pub(super) start_period: Duration,
+    pub(super) start_interval: Duration,
 }
 
 impl ProbeSettings {
     /// The probe of a container; none if it has none or has it switched off.
-    pub fn new(healthcheck: Option<&Healthcheck>) -> Option<Self> {
+    pub(super) fn new(healthcheck: Option<&Healthcheck>) -> Option<Self> {
         let healthcheck = healthcheck.filter(|healthcheck| !healthcheck.disable)?;
         let (kind, arguments) = healthcheck.test.split_first()?;
         let command = match kind.as_str() {
@@ -51,7 +51,7 @@ impl ProbeSettings {
     }
 
     /// Time until the next probe of a container that has run for `ran`.
-    pub fn delay(&self, health: &Health, ran: Duration) -> Duration {
+    pub(super) fn delay(&self, health: &Health, ran: Duration) -> Duration {
         if health.status == HealthStatus::Starting && ran < self.start_period {
             self.start_interval
         } else {
@@ -60,7 +60,7 @@ impl ProbeSettings {
     }
 
     /// Takes the result of a probe of a container that had run for `ran` when the probe began. True if the status changed.
-    pub fn record(&self, health: &mut Health, probe: Probe, ran: Duration) -> bool {
+    pub(super) fn record(&self, health: &mut Health, probe: Probe, ran: Duration) -> bool {
         let before = health.status;
         if probe.exit_code == 0 {
             health.failing_streak = 0;

@@ -3,6 +3,20 @@
 //! Two processes of this binary: the keeper holds descriptors that must not vanish and restarts the worker; the worker
 //! holds all logic.
 
+mod dns;
+mod effects;
+mod exec;
+pub mod frame;
 mod health;
+pub mod hold;
+pub mod keeper;
+pub mod launch;
+pub mod lock;
+pub mod process;
 pub mod protocol;
+mod request;
 mod restart;
+mod shared;
+mod unit;
+mod wait;
+pub mod worker;

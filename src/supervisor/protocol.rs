@@ -37,7 +37,6 @@ pub enum Request {
         project: Option<Box<Project>>,
         services: Vec<String>,
         wait: bool,
-        wait_timeout: Option<u64>,
     },
     Stop {
         project: Option<Box<Project>>,

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 /// When an ended container starts again.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum RestartPolicy {
+pub(super) enum RestartPolicy {
     #[default]
     No,
     Always,
@@ -15,7 +15,7 @@ pub enum RestartPolicy {
 
 impl RestartPolicy {
     /// Reads `no`, `always`, `unless-stopped` or `on-failure[:N]`; anything else is `no`, as the loader has refused it.
-    pub fn parse(text: &str) -> Self {
+    pub(super) fn parse(text: &str) -> Self {
         match text {
             "always" => Self::Always,
             "unless-stopped" => Self::UnlessStopped,
@@ -33,7 +33,7 @@ impl RestartPolicy {
     }
 
     /// Whether a run that ended with `code`, after `restarts` restarts in a row, is followed by another.
-    pub fn applies(self, code: u32, restarts: u64) -> bool {
+    pub(super) fn applies(self, code: u32, restarts: u64) -> bool {
         match self {
             Self::No => false,
             Self::Always | Self::UnlessStopped => true,
@@ -42,16 +42,11 @@ impl RestartPolicy {
             }
         }
     }
-
-    /// Whether a container that was running when the host went down starts again without being asked.
-    pub fn resumes(self) -> bool {
-        self != Self::No
-    }
 }
 
 /// Delays between restarts: 100 ms, doubled up to a minute; back to the first after a run of ten seconds.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct BackOff {
+pub(super) struct BackOff {
     last: Option<Duration>,
 }
 
@@ -61,7 +56,7 @@ impl BackOff {
     const LONG_RUN: Duration = Duration::from_secs(10);
 
     /// The delay before the restart after a run that lasted `ran`.
-    pub fn next(&mut self, ran: Duration) -> Duration {
+    pub(super) fn next(&mut self, ran: Duration) -> Duration {
         let delay = match self.last {
             Some(last) if ran < Self::LONG_RUN => (last * 2).min(Self::MAXIMUM),
             _ => Self::FIRST,
@@ -71,7 +66,7 @@ impl BackOff {
     }
 
     /// Begins anew, as after a start by a command.
-    pub fn reset(&mut self) {
+    pub(super) fn reset(&mut self) {
         self.last = None;
     }
 }

@@ -35,6 +35,34 @@ pub enum PlanError {
     Cycle(#[from] Cycle),
 }
 
+impl PlanError {
+    /// What the user can do about it.
+    pub fn hints(&self) -> Vec<String> {
+        let hint = match self {
+            Self::UnknownService {
+                similar: Some(similar),
+                ..
+            } => {
+                format!("did you mean `{similar}`?")
+            }
+            Self::MissingNetwork { network } => {
+                format!("bring up the project that has it, or leave `external` out for `{network}`")
+            }
+            Self::MissingVolume { volume } => {
+                format!("make it first, or leave `external` out for `{volume}`")
+            }
+            Self::NoContainer { service } => format!("`compose up {service}` makes it"),
+            Self::NameWithReplicas { service, .. } => {
+                format!("remove `container_name` of `{service}`, or ask for one replica")
+            }
+            Self::UnknownService { .. } | Self::DuplicateName { .. } | Self::Cycle(_) => {
+                return Vec::new();
+            }
+        };
+        vec![hint]
+    }
+}
+
 /// Refuses a name that is not one of `known`.
 pub(super) fn require_services<'a>(
     names: &[String],
