@@ -2,9 +2,18 @@
 //!
 //! The rooms follow the way of the data; see `docs/architecture.md`.
 
+pub mod cli;
+pub mod container;
 pub mod engine;
+pub mod graph;
 pub mod image;
+pub mod load;
+pub mod log;
 pub mod model;
 pub mod network;
+pub mod reconcile;
+pub mod stack;
 pub mod state;
+pub mod supervisor;
 mod sys;
+pub mod yaml;

@@ -2,12 +2,35 @@
 //!
 //! Nothing here knows what a service or a project is.
 
-use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
-use std::time::Duration;
+mod connect;
+mod containers;
+mod content;
+mod error;
+mod events;
+mod exec;
+mod images;
+mod leases;
+mod mounting;
+mod private;
+#[cfg(test)]
+pub(crate) mod runtime_tests;
+mod snapshots;
+pub mod spec;
+mod tasks;
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use jiff::Timestamp;
-use thiserror::Error;
+
+pub use connect::Engine;
+pub use content::{ContentSource, Descriptor};
+pub use error::EngineError;
+pub use images::ImageRecord;
+pub use mounting::with_rootfs;
+pub use private::{locate, private_address, stop_private};
+pub use snapshots::SnapshotRecord;
 
 /// Where to reach containerd and what to use there.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,40 +40,6 @@ pub struct EngineOptions {
     pub namespace: String,
     /// Default: what [`Engine::connect`] finds out (overlayfs, else native).
     pub snapshotter: Option<String>,
-}
-
-/// A connection. Clones share it; it recovers by itself after a restart of containerd.
-#[derive(Clone, Debug)]
-pub struct Engine {
-    options: EngineOptions,
-}
-
-/// A call failed.
-#[derive(Debug, Error)]
-pub enum EngineError {
-    #[error("cannot reach containerd at {}", address.display())]
-    Unreachable {
-        address: PathBuf,
-        #[source]
-        source: Box<dyn std::error::Error + Send + Sync>,
-    },
-    #[error("{what} does not exist")]
-    NotFound { what: String },
-    #[error("{what} exists already")]
-    AlreadyExists { what: String },
-    /// `message` is containerd's own text.
-    #[error("cannot {operation}: {message}")]
-    Call {
-        operation: String,
-        message: String,
-        code: tonic::Code,
-    },
-    #[error("cannot {operation}")]
-    Io {
-        operation: String,
-        #[source]
-        source: std::io::Error,
-    },
 }
 
 /// A container record.
@@ -168,180 +157,44 @@ pub enum Event {
     Subscribed,
 }
 
-impl Engine {
-    /// Connects and asks for the version; chooses the snapshotter if none is named.
-    pub async fn connect(_options: EngineOptions) -> Result<Self, EngineError> {
-        todo!()
+/// Of a protocol time; `None` for Go's zero time and for nonsense.
+fn to_timestamp(time: &prost_types::Timestamp) -> Option<Timestamp> {
+    if time.seconds <= 0 {
+        return None;
     }
-    pub fn options(&self) -> &EngineOptions {
-        &self.options
-    }
-    pub async fn version(&self) -> Result<String, EngineError> {
-        todo!()
-    }
-    pub fn snapshotter(&self) -> &str {
-        todo!()
-    }
-
-    // containers.rs
-    /// Records that match one of `filters` (containerd's filter grammar, as `labels."a"==b`); all if empty.
-    pub async fn containers(
-        &self,
-        _filters: &[String],
-    ) -> Result<Vec<ContainerRecord>, EngineError> {
-        todo!()
-    }
-    pub async fn container(&self, _id: &str) -> Result<Option<ContainerRecord>, EngineError> {
-        todo!()
-    }
-    /// `created_at` is ignored. `lease`: id of a lease to hold what the record refers to.
-    pub async fn create_container(
-        &self,
-        _record: &ContainerRecord,
-        _lease: Option<&str>,
-    ) -> Result<(), EngineError> {
-        todo!()
-    }
-    /// Replaces labels, spec and extensions.
-    pub async fn update_container(&self, _record: &ContainerRecord) -> Result<(), EngineError> {
-        todo!()
-    }
-    /// Not an error if it is gone.
-    pub async fn delete_container(&self, _id: &str) -> Result<(), EngineError> {
-        todo!()
-    }
-
-    // tasks.rs
-    pub async fn tasks(&self) -> Result<Vec<TaskRecord>, EngineError> {
-        todo!()
-    }
-    pub async fn task(&self, _id: &str) -> Result<Option<TaskRecord>, EngineError> {
-        todo!()
-    }
-    /// Creates the task and returns its process id; nothing of the user runs before [`Engine::start_task`].
-    pub async fn create_task(&self, _task: &NewTask) -> Result<u32, EngineError> {
-        todo!()
-    }
-    pub async fn start_task(&self, _id: &str) -> Result<(), EngineError> {
-        todo!()
-    }
-    /// Returns when the first process has ended (at once if it has).
-    pub async fn wait_task(&self, _id: &str) -> Result<ExitStatus, EngineError> {
-        todo!()
-    }
-    /// `all`: every process of the container. A process that is gone is not an error.
-    pub async fn kill_task(&self, _id: &str, _signal: u32, _all: bool) -> Result<(), EngineError> {
-        todo!()
-    }
-    /// Removes a stopped task and its shim. `None` if there was none.
-    pub async fn delete_task(&self, _id: &str) -> Result<Option<ExitStatus>, EngineError> {
-        todo!()
-    }
-    pub async fn pause_task(&self, _id: &str) -> Result<(), EngineError> {
-        todo!()
-    }
-    pub async fn resume_task(&self, _id: &str) -> Result<(), EngineError> {
-        todo!()
-    }
-    /// Applies OCI `linux.resources` (JSON) to a running task.
-    pub async fn update_task(&self, _id: &str, _resources: &[u8]) -> Result<(), EngineError> {
-        todo!()
-    }
-    /// Processes in the container, host process ids.
-    pub async fn task_pids(&self, _id: &str) -> Result<Vec<u32>, EngineError> {
-        todo!()
-    }
-
-    // exec.rs
-    /// `process` is an OCI process, JSON.
-    pub async fn create_exec(
-        &self,
-        _id: &str,
-        _exec_id: &str,
-        _process: &[u8],
-        _stdio: &Stdio,
-    ) -> Result<(), EngineError> {
-        todo!()
-    }
-    pub async fn start_exec(&self, _id: &str, _exec_id: &str) -> Result<u32, EngineError> {
-        todo!()
-    }
-    pub async fn wait_exec(&self, _id: &str, _exec_id: &str) -> Result<ExitStatus, EngineError> {
-        todo!()
-    }
-    pub async fn kill_exec(
-        &self,
-        _id: &str,
-        _exec_id: &str,
-        _signal: u32,
-    ) -> Result<(), EngineError> {
-        todo!()
-    }
-    pub async fn delete_exec(&self, _id: &str, _exec_id: &str) -> Result<(), EngineError> {
-        todo!()
-    }
-    /// `exec_id` empty: the first process.
-    pub async fn resize(
-        &self,
-        _id: &str,
-        _exec_id: &str,
-        _columns: u32,
-        _rows: u32,
-    ) -> Result<(), EngineError> {
-        todo!()
-    }
-    pub async fn close_stdin(&self, _id: &str, _exec_id: &str) -> Result<(), EngineError> {
-        todo!()
-    }
-
-    // snapshots.rs
-    /// Makes a writable snapshot over `parent` (a chain id) and returns its mounts.
-    pub async fn prepare_snapshot(
-        &self,
-        _key: &str,
-        _parent: &str,
-        _labels: &BTreeMap<String, String>,
-        _lease: Option<&str>,
-    ) -> Result<Vec<RootMount>, EngineError> {
-        todo!()
-    }
-    pub async fn snapshot_mounts(&self, _key: &str) -> Result<Vec<RootMount>, EngineError> {
-        todo!()
-    }
-    /// Not an error if it is gone.
-    pub async fn remove_snapshot(&self, _key: &str) -> Result<(), EngineError> {
-        todo!()
-    }
-
-    // leases.rs
-    /// Makes a lease that ends by itself after `expires`.
-    pub async fn create_lease(
-        &self,
-        _id: &str,
-        _labels: &BTreeMap<String, String>,
-        _expires: Duration,
-    ) -> Result<(), EngineError> {
-        todo!()
-    }
-    pub async fn delete_lease(&self, _id: &str) -> Result<(), EngineError> {
-        todo!()
-    }
-
-    // events.rs
-    /// Events from now on; begins with [`Event::Subscribed`], reconnects for ever, ends when the receiver is dropped.
-    pub fn subscribe(&self) -> tokio::sync::mpsc::Receiver<Event> {
-        todo!()
-    }
+    Timestamp::new(time.seconds, time.nanos).ok()
 }
 
-/// What a probe of possible sockets found: private.rs.
-///
-/// `recorded`: the address that the project's state names. Order: `CONTAINERD_ADDRESS` or `explicit`, `recorded`,
-/// the system's socket, a private containerd under `state_run`/`state_data` (started if needed, as root).
-pub async fn locate(
-    _explicit: Option<&Path>,
-    _recorded: Option<&Path>,
-    _state: &crate::state::StateRoot,
-) -> Result<PathBuf, EngineError> {
-    todo!()
+/// Labels as the generated types want them.
+fn to_map(labels: &BTreeMap<String, String>) -> HashMap<String, String> {
+    labels
+        .iter()
+        .map(|(name, value)| (name.clone(), value.clone()))
+        .collect()
+}
+
+/// Lower-case hexadecimal digits.
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    use std::fmt::Write as _;
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        // Writing to a string cannot fail.
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
+
+/// A name that no other process and no other call makes.
+pub(crate) fn unique(prefix: &str) -> String {
+    static COUNTER: AtomicU64 = AtomicU64::new(0);
+    let count = COUNTER.fetch_add(1, Ordering::Relaxed);
+    let now = Timestamp::now().as_nanosecond();
+    format!("{prefix}-{}-{now:x}-{count}", std::process::id())
+}
+
+/// A program on `PATH` or in the usual system folders.
+fn find_in_path(name: &str) -> Option<PathBuf> {
+    let path = private::search_path();
+    std::env::split_paths(&path)
+        .map(|folder| folder.join(name))
+        .find(|path| path.is_file())
 }

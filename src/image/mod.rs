@@ -1,13 +1,29 @@
 //! Images: references, containerd's image store, archives, unpacking, image configuration.
 
+mod archive;
+mod config;
+mod error;
+mod facts;
+mod gate;
+mod import;
+mod platform;
+mod reference;
+mod text_file;
+mod unpack;
+
 use std::path::Path;
 
 use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
-use thiserror::Error;
 
-use crate::engine::{Engine, EngineError};
+use crate::engine::Engine;
 use crate::state::StateRoot;
+
+use gate::Gates;
+use platform::Wanted;
+use reference::Source;
+
+pub use error::ImageError;
 
 /// An image for one platform, present in containerd's content store.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -46,78 +62,85 @@ pub struct ImageConfig {
     pub healthcheck: Option<crate::model::Healthcheck>,
 }
 
-/// An image could not be had.
-#[derive(Debug, Error)]
-pub enum ImageError {
-    #[error("`{reference}` is not an image reference")]
-    InvalidReference {
-        reference: String,
-        #[source]
-        source: Box<dyn std::error::Error + Send + Sync>,
-    },
-    #[error("image `{reference}` is not in containerd's store")]
-    Missing { reference: String },
-    #[error("image `{reference}` has no variant for {platform}")]
-    NoPlatform { reference: String, platform: String },
-    #[error("cannot import {}", path.display())]
-    Archive {
-        path: std::path::PathBuf,
-        #[source]
-        source: Box<dyn std::error::Error + Send + Sync>,
-    },
-    #[error("image `{reference}` is damaged")]
-    Damaged {
-        reference: String,
-        #[source]
-        source: Box<dyn std::error::Error + Send + Sync>,
-    },
-    #[error(transparent)]
-    Engine(#[from] EngineError),
-}
-
 /// The images of one containerd namespace.
 #[derive(Clone, Debug)]
 pub struct Images {
     engine: Engine,
     state: StateRoot,
+    gates: Gates,
 }
 
 impl Images {
     pub fn new(engine: Engine, state: StateRoot) -> Self {
-        Self { engine, state }
+        Self {
+            engine,
+            state,
+            gates: Gates::default(),
+        }
     }
 
     /// Looks `reference` up without changing anything; `None` if it is not there (for an archive: not imported yet
     /// or changed since). `oci-archive:PATH` is relative to `directory`. Cached by digest, a repeated call costs one
-    /// read of the image record (archive: one `stat`).
+    /// read of the image record (archive: and one `stat`).
     pub async fn find(
         &self,
-        _reference: &str,
-        _directory: &Path,
-        _platform: Option<&str>,
+        reference: &str,
+        directory: &Path,
+        platform: Option<&str>,
     ) -> Result<Option<Image>, ImageError> {
-        let _ = (&self.engine, &self.state);
-        todo!()
+        let wanted = Wanted::parse(reference, platform)?;
+        let record = match Source::parse(reference, directory)? {
+            Source::Names(names) => {
+                let mut found = None;
+                for name in names {
+                    found = self.engine.image(&name.record).await?;
+                    // A tag beside a digest counts only while it points to that digest.
+                    found = found.filter(|record| name.allows(&record.target.digest));
+                    if found.is_some() {
+                        break;
+                    }
+                }
+                found
+            }
+            Source::Archive(archive) => match import::imported(&self.state, &archive) {
+                Some(known) => {
+                    let record = self.engine.image(&known.reference).await?;
+                    record.filter(|record| record.target.digest == known.digest)
+                }
+                None => None,
+            },
+        };
+        match record {
+            Some(record) => Box::pin(self.describe(reference, &record, &wanted)).await,
+            None => Ok(None),
+        }
     }
 
     /// Imports an archive where needed, and unpacks the layers into the snapshotter.
     pub async fn ensure(
         &self,
-        _reference: &str,
-        _directory: &Path,
-        _platform: Option<&str>,
-        _lease: &str,
+        reference: &str,
+        directory: &Path,
+        platform: Option<&str>,
+        lease: &str,
     ) -> Result<Image, ImageError> {
-        todo!()
-    }
-
-    /// Content of a small text file of the image (`/etc/passwd`, `/etc/group`), links followed inside the image only;
-    /// `None` if there is none. Cached on disk by chain id.
-    pub async fn text_file(
-        &self,
-        _image: &Image,
-        _path: &str,
-    ) -> Result<Option<String>, ImageError> {
-        todo!()
+        let mut image = self.find(reference, directory, platform).await?;
+        if image.is_none()
+            && let Source::Archive(archive) = Source::parse(reference, directory)?
+        {
+            let _gate = self.gates.enter(&archive.path.to_string_lossy()).await;
+            // Another service of the same image may have been first.
+            image = self.find(reference, directory, platform).await?;
+            if image.is_none() {
+                Box::pin(self.import(&archive, lease)).await?;
+                image = self.find(reference, directory, platform).await?;
+            }
+        }
+        let missing = || ImageError::Missing {
+            reference: reference.into(),
+        };
+        let image = image.ok_or_else(missing)?;
+        Box::pin(self.unpack(reference, &image, lease)).await?;
+        Ok(image)
     }
 }

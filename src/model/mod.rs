@@ -4,15 +4,21 @@
 //! model, in [`Provenance`], so that two services compare by value alone.
 
 mod deploy;
+mod hash;
+mod port;
 mod project;
 mod quantity;
 mod resource;
 mod service;
 mod storage;
+mod words;
 
 pub use deploy::*;
+pub use hash::config_hash;
+pub use port::*;
 pub use project::*;
 pub use quantity::*;
 pub use resource::*;
 pub use service::*;
 pub use storage::*;
+pub use words::*;

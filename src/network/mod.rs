@@ -41,6 +41,7 @@ mod options;
 mod ports;
 mod process;
 mod record;
+mod release;
 mod repair;
 mod resolver;
 mod sandbox;
@@ -129,6 +130,10 @@ pub struct PublishedPort {
     pub container_port: u16,
     pub protocol: String,
 }
+
+/// Label of a sandbox: servers that its questions for foreign names go to, separated by commas; without it those of
+/// the host.
+pub const LABEL_DNS: &str = "dns";
 
 /// What a sandbox should be. One belongs to each replica slot and outlives its containers.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -316,6 +321,12 @@ impl Networks {
     pub async fn repair_sandbox(&self, id: &str) -> Result<Held, NetworkError> {
         let id = id.to_owned();
         self.blocking(move |host| host.repair_sandbox(&id)).await
+    }
+    /// Gives namespace, addresses and ports of a sandbox back and keeps its record, for a container that is stopped;
+    /// [`Networks::repair_sandbox`] makes it whole again.
+    pub async fn release_sandbox(&self, id: &str) -> Result<(), NetworkError> {
+        let id = id.to_owned();
+        self.blocking(move |host| host.release_sandbox(&id)).await
     }
     /// Makes its names (in)visible to peers.
     pub fn set_active(&self, id: &str, active: bool) -> Result<(), NetworkError> {

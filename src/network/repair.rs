@@ -16,7 +16,7 @@ use super::sandbox::port_key;
 use super::{Attachment, Held, NetworkError, bridge, namespace, ports, resolver};
 
 impl Host {
-    fn stored(&self, id: &str) -> Result<Stored, NetworkError> {
+    pub(super) fn stored(&self, id: &str) -> Result<Stored, NetworkError> {
         record::sandbox(&self.layout, id)?.ok_or_else(|| invalid("a sandbox that exists", id))
     }
 
@@ -51,6 +51,9 @@ impl Host {
     pub(super) fn repair_sandbox(&self, id: &str) -> Result<Held, NetworkError> {
         let _use = self.layout.lock_use()?;
         let mut stored = self.stored(id)?;
+        if stored.is_released() {
+            return self.take_back(&stored);
+        }
         let attachments = with_addresses(&stored);
         let joined = join(&attachments, &self.layout)?;
         let boot = boot_id()?;

@@ -161,7 +161,7 @@ impl Host {
     }
 
     /// Binds the ports of `spec` and records which they are.
-    fn hold_ports(
+    pub(super) fn hold_ports(
         &self,
         spec: &SandboxSpec,
         joined: &[Joined<'_>],

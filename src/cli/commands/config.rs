@@ -1,0 +1,400 @@
+//! `compose config`: the project as it is understood.
+
+use std::collections::BTreeSet;
+use std::io::{self, Write};
+use std::path::PathBuf;
+
+use clap::Args;
+use indexmap::IndexMap;
+
+use crate::cli::diagnostics::{self, Style};
+use crate::load::{self, Diagnostic, LoadError, LoadOptions, Loaded, SourceMap, Variable};
+use crate::model::{MountKind, Project, Service, config_hash};
+
+/// Parse, resolve and render the Compose files in canonical form
+#[derive(Args, Clone, Debug, Default)]
+pub(crate) struct ConfigArgs {
+    /// Only these services and what they depend on
+    #[arg(value_name = "SERVICE")]
+    pub services_named: Vec<String>,
+    /// Format of the output
+    #[arg(long, value_name = "yaml|json")]
+    pub format: Option<String>,
+    /// Save to a file instead of printing
+    #[arg(short, long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+    /// Only check the files, print nothing
+    #[arg(short, long)]
+    pub quiet: bool,
+    /// Print the names of services, one per line
+    #[arg(long)]
+    pub services: bool,
+    /// Print the names of volumes, one per line
+    #[arg(long)]
+    pub volumes: bool,
+    /// Print the names of networks, one per line
+    #[arg(long)]
+    pub networks: bool,
+    /// Print the names of models, one per line
+    #[arg(long)]
+    pub models: bool,
+    /// Print the names of profiles, one per line
+    #[arg(long)]
+    pub profiles: bool,
+    /// Print the images that services use, one per line
+    #[arg(long)]
+    pub images: bool,
+    /// Print the hash of services, `*` for all of them
+    #[arg(long, value_name = "SERVICE,…")]
+    pub hash: Option<String>,
+    /// Print the variables that the files refer to
+    #[arg(long)]
+    pub variables: bool,
+    /// Print the variables that interpolation sees
+    #[arg(long)]
+    pub environment: bool,
+    /// Leave variables as they are written
+    #[arg(long)]
+    pub no_interpolate: bool,
+    /// Leave out what follows from convention
+    #[arg(long)]
+    pub no_normalize: bool,
+    /// Leave relative paths as they are written
+    #[arg(long)]
+    pub no_path_resolution: bool,
+    /// Do not check that references within the project are good
+    #[arg(long)]
+    pub no_consistency: bool,
+    /// Do not read files of variables into services
+    #[arg(long)]
+    pub no_env_resolution: bool,
+}
+
+/// Runs the command and returns its exit code. Data goes to `stdout`, diagnostics to `stderr`.
+pub(crate) fn run(
+    args: &ConfigArgs,
+    mut options: LoadOptions,
+    stdout: &mut dyn Write,
+    stderr: &mut dyn Write,
+    style: Style,
+) -> io::Result<u8> {
+    options.interpolate = !args.no_interpolate;
+    options.normalize = !args.no_normalize;
+    options.resolve_paths = !args.no_path_resolution;
+    options.check_consistency = !args.no_consistency;
+    options.resolve_env = !args.no_env_resolution;
+    options.read_all_env_files = true;
+    let mut command = Command {
+        args,
+        options,
+        stderr,
+        style,
+    };
+    match command.output() {
+        Ok(text) => {
+            if args.quiet {
+                return Ok(0);
+            }
+            match &args.output {
+                Some(path) if !text.is_empty() => write_file(path, &text, command.stderr),
+                _ => stdout.write_all(text.as_bytes()).map(|()| 0),
+            }
+        }
+        Err(Failure::Load(error)) => {
+            command.report(&error.warnings, &error.sources)?;
+            command.report(&error.diagnostics, &error.sources)?;
+            Ok(1)
+        }
+        Err(Failure::Usage(message)) => {
+            writeln!(command.stderr, "error: {message}")?;
+            Ok(1)
+        }
+        Err(Failure::Write(error)) => Err(error),
+    }
+}
+
+fn write_file(path: &std::path::Path, text: &str, stderr: &mut dyn Write) -> io::Result<u8> {
+    match std::fs::write(path, text) {
+        Ok(()) => Ok(0),
+        Err(error) => {
+            writeln!(stderr, "error: cannot write `{}`: {error}", path.display())?;
+            Ok(1)
+        }
+    }
+}
+
+enum Failure {
+    Load(Box<LoadError>),
+    Usage(String),
+    Write(io::Error),
+}
+
+impl From<LoadError> for Failure {
+    fn from(error: LoadError) -> Self {
+        Self::Load(Box::new(error))
+    }
+}
+
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Self {
+        Self::Write(error)
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Format {
+    Yaml,
+    Json,
+}
+
+struct Command<'a> {
+    args: &'a ConfigArgs,
+    options: LoadOptions,
+    stderr: &'a mut dyn Write,
+    style: Style,
+}
+
+impl Command<'_> {
+    fn output(&mut self) -> Result<String, Failure> {
+        let args = self.args;
+        if args.services {
+            return self.names(|project| project.services.keys().cloned().collect());
+        }
+        if args.volumes {
+            return self.names(|project| project.volumes.keys().cloned().collect());
+        }
+        if args.networks {
+            return self.names(|project| project.networks.keys().cloned().collect());
+        }
+        if args.models {
+            return self.names(|project| {
+                let models = project.models.values();
+                models.map(|model| model.model.clone()).collect()
+            });
+        }
+        if let Some(hash) = &args.hash {
+            return self.hashes(hash);
+        }
+        if args.profiles {
+            return self.profiles();
+        }
+        if args.images {
+            return self.images();
+        }
+        if args.variables {
+            return self.variables();
+        }
+        if args.environment {
+            return self.environment();
+        }
+        let format = self.format()?;
+        if args.no_interpolate {
+            return self.raw(format);
+        }
+        let loaded = self.load(&args.services_named)?;
+        let text = match format {
+            Format::Yaml => loaded.to_yaml(),
+            Format::Json => loaded.to_json(),
+        };
+        // The output can be loaded again, where a dollar sign would start a variable.
+        Ok(text.replace('$', "$$"))
+    }
+
+    fn format(&self) -> Result<Format, Failure> {
+        match self.args.format.as_deref() {
+            None | Some("" | "yaml") => Ok(Format::Yaml),
+            Some("json") => Ok(Format::Json),
+            Some(other) => Err(Failure::Usage(format!(
+                "`{other}` is not a format; use `yaml` or `json`"
+            ))),
+        }
+    }
+
+    fn report(&mut self, diagnostics: &[Diagnostic], sources: &SourceMap) -> io::Result<()> {
+        let text = diagnostics::render(diagnostics, sources, self.style);
+        self.stderr.write_all(text.as_bytes())
+    }
+
+    fn load(&mut self, services: &[String]) -> Result<Loaded, Failure> {
+        self.options.services = services.to_vec();
+        let loaded = load::load(&self.options)?;
+        self.report(&loaded.warnings, &loaded.sources)?;
+        Ok(loaded)
+    }
+
+    fn names(&mut self, names: impl Fn(&Project) -> Vec<String>) -> Result<String, Failure> {
+        self.options.resolve_env = false;
+        let loaded = self.load(&[])?;
+        let mut names = names(&loaded.project);
+        names.sort();
+        Ok(lines(names))
+    }
+
+    fn hashes(&mut self, wanted: &str) -> Result<String, Failure> {
+        let services: Vec<String> = if wanted == "*" {
+            Vec::new()
+        } else {
+            wanted.split(',').map(str::to_owned).collect()
+        };
+        self.options.with_dependencies = false;
+        self.options.read_all_env_files = false;
+        let loaded = self.load(&services)?;
+        let mut lines_: Vec<String> = loaded
+            .project
+            .services
+            .values()
+            .map(|service| format!("{} {}", service.name, config_hash(service)))
+            .collect();
+        lines_.sort();
+        Ok(lines(lines_))
+    }
+
+    fn profiles(&mut self) -> Result<String, Failure> {
+        let loaded = self.load(&self.args.services_named)?;
+        let project = &loaded.project;
+        let profiles: BTreeSet<String> = project
+            .services
+            .values()
+            .chain(project.disabled_services.values())
+            .flat_map(|service| service.profiles.iter().cloned())
+            .collect();
+        Ok(lines(profiles))
+    }
+
+    fn images(&mut self) -> Result<String, Failure> {
+        let loaded = self.load(&self.args.services_named)?;
+        let project = &loaded.project;
+        let mut images = Vec::new();
+        for service in project.services.values() {
+            images.push(image_name(service, project));
+            let hooks = service
+                .pre_start
+                .iter()
+                .filter_map(|hook| hook.image.clone());
+            let mounts = service
+                .volumes
+                .iter()
+                .filter(|mount| mount.kind == MountKind::Image)
+                .filter_map(|mount| {
+                    let source = mount.source.clone()?;
+                    Some(match project.services.get(&source) {
+                        Some(service) => image_name(service, project),
+                        None => source,
+                    })
+                });
+            for image in hooks.chain(mounts) {
+                if !images.contains(&image) {
+                    images.push(image);
+                }
+            }
+        }
+        Ok(lines(images))
+    }
+
+    fn raw(&mut self, format: Format) -> Result<String, Failure> {
+        if !self.args.services_named.is_empty() {
+            writeln!(
+                self.stderr,
+                "warning: services are not filtered with --no-interpolate; the whole model follows"
+            )?;
+        }
+        let raw = load::load_raw(&self.options)?;
+        Ok(match format {
+            Format::Yaml => raw.to_yaml(),
+            Format::Json => raw.to_json(),
+        })
+    }
+
+    fn variables(&mut self) -> Result<String, Failure> {
+        if !self.args.services_named.is_empty() {
+            writeln!(
+                self.stderr,
+                "warning: services are not filtered with --variables; those of the whole model follow"
+            )?;
+        }
+        self.options.interpolate = false;
+        let variables = load::load_raw(&self.options)?.variables();
+        Ok(match self.args.format.as_deref() {
+            Some("json") => variables_json(&variables),
+            Some("yaml") => serde_yaml::to_string(&variables_value(&variables))
+                .map_err(|error| Failure::Usage(error.to_string()))?,
+            _ => variables_table(&variables),
+        })
+    }
+
+    fn environment(&mut self) -> Result<String, Failure> {
+        let loaded = self.load(&self.args.services_named)?;
+        let mut pairs: Vec<String> = loaded
+            .project
+            .environment
+            .iter()
+            .map(|(name, value)| format!("{name}={value}"))
+            .collect();
+        pairs.sort();
+        Ok(lines(pairs))
+    }
+}
+
+/// The image of a service, or the name that its build gives it.
+fn image_name(service: &Service, project: &Project) -> String {
+    service
+        .image
+        .clone()
+        .unwrap_or_else(|| format!("{}-{}", project.name, service.name))
+}
+
+fn lines(items: impl IntoIterator<Item = String>) -> String {
+    items.into_iter().map(|item| item + "\n").collect()
+}
+
+fn variables_value(variables: &IndexMap<String, Variable>) -> serde_json::Value {
+    variables
+        .iter()
+        .map(|(name, variable)| {
+            let value = serde_json::json!({
+                "Name": name,
+                "DefaultValue": variable.default,
+                "PresenceValue": variable.alternative,
+                "Required": variable.required,
+            });
+            (name.clone(), value)
+        })
+        .collect::<serde_json::Map<_, _>>()
+        .into()
+}
+
+fn variables_json(variables: &IndexMap<String, Variable>) -> String {
+    format!("{}\n", variables_value(variables))
+}
+
+fn variables_table(variables: &IndexMap<String, Variable>) -> String {
+    let header = ["NAME", "REQUIRED", "DEFAULT VALUE", "ALTERNATE VALUE"].map(str::to_owned);
+    let rows: Vec<[String; 4]> = std::iter::once(header)
+        .chain(variables.iter().map(|(name, variable)| {
+            [
+                name.clone(),
+                variable.required.to_string(),
+                variable.default.clone(),
+                variable.alternative.clone(),
+            ]
+        }))
+        .collect();
+    let widths: [usize; 4] = std::array::from_fn(|column| {
+        rows.iter()
+            .map(|row| unicode_width::UnicodeWidthStr::width(row[column].as_str()))
+            .max()
+            .unwrap_or_default()
+    });
+    let mut table = String::new();
+    for row in &rows {
+        let mut line = String::new();
+        for (cell, width) in row.iter().zip(widths) {
+            let padding = width - unicode_width::UnicodeWidthStr::width(cell.as_str());
+            line.push_str(cell);
+            line.extend(std::iter::repeat_n(' ', padding + 3));
+        }
+        table.push_str(line.trim_end());
+        table.push('\n');
+    }
+    table
+}

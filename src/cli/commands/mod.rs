@@ -1,0 +1,159 @@
+//! The commands, one file each.
+
+mod config;
+mod converge;
+mod create;
+mod down;
+mod exec;
+mod kill;
+mod logs;
+mod ls;
+mod pause;
+mod plan;
+mod ps;
+mod restart;
+mod rm;
+mod start;
+mod stop;
+pub(super) mod supervisor;
+mod unpause;
+mod up;
+pub(super) mod version;
+
+use std::io::{stderr, stdout};
+use std::time::Duration;
+
+use clap::Subcommand;
+use tokio::time::timeout;
+
+use super::drive::{Replies, block_on, drive};
+use super::error::{CommandError, ExitStatus};
+use super::globals::Context;
+use super::progress::Renderer;
+use super::ui::Ui;
+use crate::stack::{Outcome, Stack, StackError, rehearse};
+use crate::supervisor::protocol::Request;
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    Config(Box<config::ConfigArgs>),
+    Create(create::CreateArgs),
+    Down(down::DownArgs),
+    Exec(exec::ExecArgs),
+    Kill(kill::KillArgs),
+    Logs(logs::LogsArgs),
+    Ls(ls::LsArgs),
+    Pause(pause::PauseArgs),
+    Plan(plan::PlanArgs),
+    Ps(ps::PsArgs),
+    Restart(restart::RestartArgs),
+    Rm(rm::RmArgs),
+    Start(start::StartArgs),
+    Stop(stop::StopArgs),
+    #[command(hide = true)]
+    Supervisor(crate::supervisor::process::SupervisorArgs),
+    Unpause(unpause::UnpauseArgs),
+    Up(Box<up::UpArgs>),
+    Version(version::VersionArgs),
+}
+
+/// Runs a command to its end.
+pub(crate) fn run(command: Command, context: &mut Context) -> Result<ExitStatus, CommandError> {
+    match command {
+        Command::Config(arguments) => {
+            let (options, style) = (context.load_options()?, context.style());
+            let code = config::run(&arguments, options, &mut stdout(), &mut stderr(), style)?;
+            Ok(if code == 0 {
+                ExitStatus::Success
+            } else {
+                ExitStatus::Failure
+            })
+        }
+        Command::Create(arguments) => create::run(context, &arguments),
+        Command::Down(arguments) => down::run(context, &arguments),
+        Command::Exec(arguments) => exec::run(context, &arguments),
+        Command::Kill(arguments) => kill::run(context, &arguments),
+        Command::Logs(arguments) => logs::run(context, &arguments),
+        Command::Ls(arguments) => ls::run(context, &arguments),
+        Command::Pause(arguments) => pause::run(context, &arguments),
+        Command::Plan(arguments) => plan::run(context, &arguments),
+        Command::Ps(arguments) => ps::run(context, &arguments),
+        Command::Restart(arguments) => restart::run(context, &arguments),
+        Command::Rm(arguments) => rm::run(context, &arguments),
+        Command::Start(arguments) => start::run(context, &arguments),
+        Command::Stop(arguments) => stop::run(context, &arguments),
+        // Dispatched before there is a context: it is no command for people.
+        Command::Supervisor(_) => Ok(ExitStatus::Failure),
+        Command::Unpause(arguments) => unpause::run(context, &arguments),
+        Command::Up(arguments) => up::run(context, *arguments),
+        Command::Version(arguments) => version::run(context, &arguments),
+    }
+}
+
+/// Has `request` done and shows how, or what would be done.
+fn perform(
+    ui: &mut Ui,
+    stack: &Stack,
+    operation: &'static str,
+    request: Request,
+) -> Result<Outcome, CommandError> {
+    perform_within(ui, stack, operation, request, None)
+}
+
+/// As [`perform`]; gives up after `limit`.
+fn perform_within(
+    ui: &mut Ui,
+    stack: &Stack,
+    operation: &'static str,
+    request: Request,
+    limit: Option<Duration>,
+) -> Result<Outcome, CommandError> {
+    block_on(async {
+        if !ui.dry_run {
+            let work = async |replies: Replies| {
+                let tell = |reply| {
+                    // Whoever shows replies lives as long as the work.
+                    replies.send(reply).ok();
+                };
+                let asked = stack.ask(request, tell);
+                match limit {
+                    Some(limit) => timeout(limit, asked)
+                        .await
+                        .unwrap_or(Err(StackError::NotHealthy { after: limit })),
+                    None => asked.await,
+                }
+            };
+            return drive(ui, operation, work).await;
+        }
+        let Some(plan) = stack.plan(&request).await? else {
+            return Ok(Outcome::Unchanged);
+        };
+        let mut renderer = Renderer::new(ui, operation);
+        for warning in &plan.warnings {
+            ui.warn(warning);
+        }
+        for progress in rehearse(&plan) {
+            renderer.progress(ui, &progress);
+        }
+        renderer.finish(ui);
+        let outcome = if plan.is_empty() {
+            Outcome::Unchanged
+        } else {
+            Outcome::Applied
+        };
+        Ok(outcome)
+    })
+}
+
+/// As [`perform`], for a request about containers of `services`, with files or without.
+fn on_containers(
+    context: &mut Context,
+    operation: &'static str,
+    services: &[String],
+    request: impl FnOnce(&Stack, Vec<String>) -> Request,
+) -> Result<Outcome, CommandError> {
+    let (project, name) = context.project_or_name(services)?;
+    let stack = context.stack(project, name);
+    let request = request(&stack, services.to_vec());
+    perform(&mut context.ui, &stack, operation, request)
+}

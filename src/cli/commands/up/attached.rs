@@ -1,0 +1,284 @@
+//! `up` in the foreground: progress, output and ends of containers, until all have ended or the user stops them.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::pin::Pin;
+
+use jiff::Timestamp;
+use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
+use tokio::time::{MissedTickBehavior, interval};
+
+use crate::cli::drive::{FRAME, Interrupts};
+use crate::cli::error::{CommandError, ExitStatus};
+use crate::cli::prefix::short_name;
+use crate::cli::print::{LogPrinter, LogStyle};
+use crate::cli::progress::Renderer;
+use crate::cli::ui::{Ui, paint};
+use crate::reconcile::plan::{Plan, UpOptions};
+use crate::stack::{
+    FollowSelection, Followed, Follower, LogSelection, Stack, StackError, rehearse,
+};
+use crate::supervisor::protocol::Reply;
+
+/// What the end of a container does to the others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Cascade {
+    None,
+    AnyExit,
+    AnyFailure,
+}
+
+impl Cascade {
+    const fn applies(self, code: u32) -> bool {
+        match self {
+            Self::None => false,
+            Self::AnyExit => true,
+            Self::AnyFailure => code != 0,
+        }
+    }
+}
+
+/// What the supervisor does for us at the moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    Starting,
+    Running,
+    Stopping,
+    Killing,
+}
+
+type Work<'a> = Pin<Box<dyn Future<Output = Result<(), StackError>> + 'a>>;
+
+/// One attached `up`.
+#[derive(Debug)]
+pub(super) struct Session<'a> {
+    pub(super) stack: &'a Stack,
+    pub(super) options: UpOptions,
+    /// Services that are stopped at the end; empty: all.
+    pub(super) services: Vec<String>,
+    /// Services whose output is shown.
+    pub(super) shown: BTreeSet<String>,
+    /// Services whose ends count.
+    pub(super) watched: BTreeSet<String>,
+    pub(super) cascade: Cascade,
+    pub(super) exit_code_from: Option<String>,
+    pub(super) style: LogStyle,
+}
+
+/// How it went so far.
+#[derive(Debug, Default)]
+struct Record {
+    interrupted: bool,
+    /// Code of the container that made the others stop.
+    cause: Option<u32>,
+    /// First code of each service.
+    codes: BTreeMap<String, u32>,
+    failure: Option<StackError>,
+}
+
+impl Session<'_> {
+    pub(super) async fn run(self, ui: &mut Ui) -> Result<ExitStatus, CommandError> {
+        let mut interrupts = Interrupts::listen()?;
+        let plan = self.stack.plan_up(&self.options).await?;
+        let selection = FollowSelection {
+            watched: Some(self.watched.union(&self.shown).cloned().collect()),
+            shown: Some(self.shown.clone()),
+            logs: LogSelection {
+                since: Some(Timestamp::now()),
+                ..LogSelection::default()
+            },
+        };
+        let mut follower = self.stack.follow(selection).await?;
+        let mut printer = LogPrinter::new(self.stack.name(), self.style);
+        let mut renderer = Renderer::new(ui, "up");
+        self.greet(ui, &plan, &mut printer)?;
+        let (sender, mut replies) = unbounded_channel();
+        let mut stage = Stage::Starting;
+        let mut work = Some(self.start(&plan, sender.clone()));
+        let mut record = Record::default();
+        let mut frames = interval(FRAME);
+        frames.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut unflushed = false;
+        loop {
+            tokio::select! {
+                // What was told first is shown first.
+                biased;
+                // Cancel-safe by contract.
+                _ = interrupts.next() => {
+                    record.interrupted = true;
+                    stage = match stage {
+                        Stage::Starting | Stage::Running => {
+                            renderer.above(ui, |ui| {
+                                ui.talk("Gracefully Stopping... press Ctrl+C again to force\n");
+                            });
+                            Stage::Stopping
+                        }
+                        Stage::Stopping => Stage::Killing,
+                        Stage::Killing => return Ok(ExitStatus::Interrupted),
+                    };
+                    work = Some(self.end(stage, sender.clone()));
+                }
+                // Cancel-safe: a message is taken only when this arm wins.
+                Some(reply) = replies.recv() => renderer.reply(ui, &reply),
+                // Polled until it has ended, or given up for a successor.
+                result = next_result(&mut work) => {
+                    work = None;
+                    renderer.finish(ui);
+                    match result {
+                        Ok(()) => {}
+                        Err(error) if stage == Stage::Starting => {
+                            drain(ui, &mut follower, &mut printer).await?;
+                            return Err(error.into());
+                        }
+                        Err(error) => record.failure = record.failure.or(Some(error)),
+                    }
+                    if stage == Stage::Starting {
+                        stage = Stage::Running;
+                    }
+                    follower.look().await?;
+                    follower.until_over();
+                }
+                // Cancel-safe: a frame that is lost is drawn by the next.
+                _ = frames.tick() => renderer.tick(ui),
+                // Cancel-safe by contract.
+                followed = follower.next() => match followed? {
+                    Followed::Entry(entry) => {
+                        renderer.above(ui, |ui| printer.entry(ui, entry))?;
+                        unflushed = true;
+                    }
+                    Followed::Exited { name, service, code, restarting } => {
+                        let suffix = if restarting { " (restarting)" } else { "" };
+                        renderer.above(ui, |ui| {
+                            printer.status(ui, &name, &format!("exited with code {code}{suffix}"))
+                        })?;
+                        if restarting {
+                            continue;
+                        }
+                        record.codes.entry(service).or_insert(code);
+                        let stopping = matches!(stage, Stage::Stopping | Stage::Killing);
+                        if !stopping && self.cascade.applies(code) {
+                            record.cause = Some(code);
+                            stage = Stage::Stopping;
+                            renderer.above(ui, |ui| {
+                                let text = paint(ui.talk_color, "1;31", "Aborting on container exit...");
+                                ui.talk(&format!("{text}\n"));
+                            });
+                            work = Some(self.end(stage, sender.clone()));
+                        }
+                    }
+                    Followed::Over => break,
+                },
+                // Output reaches the reader as soon as there is no more of it at hand.
+                () = tokio::task::yield_now(), if unflushed => {
+                    ui.flush()?;
+                    unflushed = false;
+                }
+            }
+        }
+        printer.flush(ui, None)?;
+        renderer.finish(ui);
+        self.conclude(record)
+    }
+
+    /// `Attaching to db-1, web-1`.
+    fn greet(
+        &self,
+        ui: &mut Ui,
+        plan: &Plan,
+        printer: &mut LogPrinter,
+    ) -> Result<(), CommandError> {
+        let mut names: Vec<&str> = plan
+            .changes
+            .iter()
+            .filter(|change| change.kind == "container" && change.change != "remove")
+            .filter(|change| {
+                change
+                    .service
+                    .as_ref()
+                    .is_some_and(|service| self.shown.contains(service))
+            })
+            .map(|change| change.name.as_str())
+            .collect();
+        names.sort_unstable();
+        names.dedup();
+        printer.register(names.iter().copied());
+        let short: Vec<&str> = names
+            .iter()
+            .map(|name| short_name(self.stack.name(), name))
+            .collect();
+        ui.data(&format!("Attaching to {}\n", short.join(", ")))?;
+        Ok(ui.flush()?)
+    }
+
+    fn start(&self, plan: &Plan, replies: UnboundedSender<Reply>) -> Work<'_> {
+        if plan.is_empty() {
+            for progress in rehearse(plan) {
+                // The receiver lives as long as the session.
+                replies.send(Reply::Progress(progress)).ok();
+            }
+            return Box::pin(async { Ok(()) });
+        }
+        Box::pin(async move {
+            let request = self.stack.up(self.options.clone())?;
+            let tell = move |reply| {
+                replies.send(reply).ok();
+            };
+            self.stack.request(request, tell).await
+        })
+    }
+
+    /// Stops or kills what runs.
+    fn end(&self, stage: Stage, replies: UnboundedSender<Reply>) -> Work<'_> {
+        let tell = move |reply| {
+            replies.send(reply).ok();
+        };
+        let services = self.services.clone();
+        Box::pin(async move {
+            let request = if stage == Stage::Killing {
+                self.stack.kill(services, "SIGKILL".into(), false)
+            } else {
+                self.stack.stop(services, self.options.timeout)
+            };
+            self.stack.ask(request, tell).await.map(drop)
+        })
+    }
+
+    fn conclude(&self, record: Record) -> Result<ExitStatus, CommandError> {
+        if let Some(error) = record.failure {
+            return Err(error.into());
+        }
+        if record.interrupted {
+            return Ok(ExitStatus::Interrupted);
+        }
+        let wanted = self
+            .exit_code_from
+            .as_ref()
+            .and_then(|service| record.codes.get(service));
+        Ok(wanted
+            .copied()
+            .or(record.cause)
+            .map_or(ExitStatus::Success, ExitStatus::container))
+    }
+}
+
+async fn next_result(work: &mut Option<Work<'_>>) -> Result<(), StackError> {
+    match work {
+        Some(work) => work.await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Shows what containers have written until now.
+async fn drain(
+    ui: &mut Ui,
+    follower: &mut Follower<'_>,
+    printer: &mut LogPrinter,
+) -> Result<(), CommandError> {
+    follower.close();
+    loop {
+        match follower.next().await? {
+            Followed::Entry(entry) => printer.entry(ui, entry)?,
+            Followed::Exited { .. } => {}
+            Followed::Over => return Ok(printer.flush(ui, None)?),
+        }
+    }
+}

@@ -1,0 +1,143 @@
+//! Diagnostics as text: the line, a caret under the place, what would be right.
+
+use std::borrow::Cow;
+use std::path::Path;
+
+use annotate_snippets::renderer::DecorStyle;
+use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet};
+
+use crate::load::{Diagnostic, Label, Severity, SourceMap};
+
+/// How to draw.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Style {
+    pub color: bool,
+    /// Columns of the terminal.
+    pub width: usize,
+}
+
+impl Default for Style {
+    fn default() -> Self {
+        Self {
+            color: false,
+            width: 100,
+        }
+    }
+}
+
+/// Draws diagnostics one after the other, with an empty line between them and a newline at the end.
+pub(crate) fn render(diagnostics: &[Diagnostic], sources: &SourceMap, style: Style) -> String {
+    let mut out = String::new();
+    for (index, diagnostic) in diagnostics.iter().enumerate() {
+        if index > 0 {
+            out.push('\n');
+        }
+        out.push_str(&render_one(diagnostic, sources, style));
+        out.push('\n');
+    }
+    out
+}
+
+fn render_one(diagnostic: &Diagnostic, sources: &SourceMap, style: Style) -> String {
+    let level = match diagnostic.severity {
+        Severity::Error => Level::ERROR,
+        Severity::Warning => Level::WARNING,
+    };
+    let title = level.primary_title(visible(&diagnostic.message));
+    let mut group = Group::with_title(title);
+    for snippet in snippets(&diagnostic.labels, sources) {
+        group = group.element(snippet);
+    }
+    for link in &diagnostic.chain {
+        group = group.element(Level::NOTE.message(format!("{} from {}", link.verb, link.origin)));
+    }
+    if let Some(expected) = &diagnostic.expected {
+        group = group.element(Level::NOTE.message(format!("expected {}", visible(expected))));
+    }
+    for hint in &diagnostic.hints {
+        group = group.element(Level::HELP.message(visible(hint)));
+    }
+    let renderer = if style.color {
+        Renderer::styled()
+    } else {
+        Renderer::plain()
+    };
+    renderer
+        .decor_style(DecorStyle::Ascii)
+        .term_width(style.width.max(40))
+        .render(&[group])
+}
+
+/// One snippet for each file, that of the first label first.
+fn snippets<'s>(
+    labels: &'s [Label],
+    sources: &'s SourceMap,
+) -> Vec<Snippet<'s, annotate_snippets::Annotation<'s>>> {
+    let mut files: Vec<&Path> = Vec::new();
+    for label in labels {
+        if !files.contains(&label.file.as_path()) {
+            files.push(&label.file);
+        }
+    }
+    files
+        .into_iter()
+        .filter_map(|file| {
+            let source = sources.find(file)?;
+            let mut snippet = Snippet::source(source.text.as_str())
+                .path(file.display().to_string())
+                .line_start(1);
+            for (index, label) in labels.iter().enumerate() {
+                if label.file != file {
+                    continue;
+                }
+                let kind = if index == 0 {
+                    AnnotationKind::Primary
+                } else {
+                    AnnotationKind::Context
+                };
+                let mut annotation = kind.span(shown_range(&source.text, label));
+                if !label.text.is_empty() {
+                    annotation = annotation.label(visible(&label.text));
+                }
+                snippet = snippet.annotation(annotation);
+            }
+            Some(snippet)
+        })
+        .collect()
+}
+
+/// The range of a label, cut to its first line: a caret under a whole service helps nobody.
+fn shown_range(text: &str, label: &Label) -> std::ops::Range<usize> {
+    let start = floor(text, label.range.start);
+    let end = floor(text, label.range.end).max(start);
+    let first_line = text[start..end]
+        .find('\n')
+        .map_or(end, |newline| start + newline);
+    let shown = text[start..first_line].trim_end().len();
+    start..start + shown
+}
+
+/// The nearest boundary of a character at or before a byte.
+fn floor(text: &str, at: usize) -> usize {
+    let mut at = at.min(text.len());
+    while !text.is_char_boundary(at) {
+        at -= 1;
+    }
+    at
+}
+
+/// A text without characters that would move the cursor.
+fn visible(text: &str) -> Cow<'_, str> {
+    if text.chars().any(char::is_control) {
+        text.chars()
+            .flat_map(|character| {
+                let escaped = character.is_control().then(|| character.escape_default());
+                let kept = escaped.is_none().then_some(character);
+                escaped.into_iter().flatten().chain(kept)
+            })
+            .collect::<String>()
+            .into()
+    } else {
+        text.into()
+    }
+}

@@ -1,0 +1,283 @@
+//! Options that stand before the command, and what they mean.
+
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use indexmap::IndexMap;
+
+use super::diagnostics::{self, Style};
+use super::error::{CommandError, did_you_mean};
+use super::terminal;
+use super::ui::{Ansi, ProgressMode, Ui, progress_mode};
+use crate::load::{Diagnostic, LoadError, LoadOptions, Loaded, SourceMap, load};
+use crate::model::Project;
+use crate::stack::{Stack, StackOptions};
+use crate::state::StateRoot;
+use crate::supervisor::protocol::Failure;
+
+/// Namespace in containerd where none is named.
+const DEFAULT_NAMESPACE: &str = "default";
+
+#[derive(Args, Clone, Debug, Default)]
+pub(crate) struct GlobalArgs {
+    /// Compose configuration files; `-` is standard input
+    #[arg(short, long, value_name = "FILE", help_heading = GLOBAL)]
+    pub file: Vec<PathBuf>,
+    /// Project name
+    #[arg(short, long, value_name = "NAME", help_heading = GLOBAL)]
+    pub project_name: Option<String>,
+    /// Specify an alternate working directory (default: the path of the first compose file)
+    #[arg(long, value_name = "DIRECTORY", alias = "workdir", help_heading = GLOBAL)]
+    pub project_directory: Option<PathBuf>,
+    /// Specify an alternate environment file
+    #[arg(long, value_name = "FILE", help_heading = GLOBAL)]
+    pub env_file: Vec<PathBuf>,
+    /// Specify a profile to enable; `*` enables all
+    #[arg(long, value_name = "PROFILE", help_heading = GLOBAL)]
+    pub profile: Vec<String>,
+    /// Set type of progress output (auto, tty, plain, json, quiet)
+    #[arg(long, value_name = "TYPE", env = "COMPOSE_PROGRESS", hide_env_values = true, help_heading = GLOBAL)]
+    pub progress: Option<String>,
+    /// Show what would be done and change nothing
+    #[arg(long, global = true, help_heading = GLOBAL)]
+    pub dry_run: bool,
+    /// Control when to print ANSI control characters (never, always, auto)
+    #[arg(long, value_name = "WHEN", help_heading = GLOBAL)]
+    pub ansi: Option<String>,
+    /// Control how many steps run at the same time, -1 for the default
+    #[arg(long, value_name = "NUMBER", allow_negative_numbers = true, env = "COMPOSE_PARALLEL_LIMIT", hide_env_values = true, help_heading = GLOBAL)]
+    pub parallel: Option<i64>,
+    /// Join names with `_` as the first Compose did
+    #[arg(long, env = "COMPOSE_COMPATIBILITY", hide_env_values = true, value_parser = clap::builder::FalseyValueParser::new(), help_heading = GLOBAL)]
+    pub compatibility: bool,
+    /// Include all resources, even those not used by services
+    #[arg(long, help_heading = GLOBAL)]
+    pub all_resources: bool,
+    /// Socket of containerd
+    #[arg(long, value_name = "PATH", env = "CONTAINERD_ADDRESS", hide_env_values = true, help_heading = GLOBAL)]
+    pub address: Option<PathBuf>,
+    /// Namespace in containerd
+    #[arg(long, value_name = "NAME", env = "CONTAINERD_NAMESPACE", hide_env_values = true, default_value = DEFAULT_NAMESPACE, help_heading = GLOBAL)]
+    pub namespace: String,
+    /// Write what happens inside to standard error
+    #[arg(long, hide = true)]
+    pub verbose: bool,
+}
+
+const GLOBAL: &str = "Global options";
+
+/// What a command needs of the project's files.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Selection<'a> {
+    /// Services to keep, their profiles active; empty: all.
+    pub services: &'a [String],
+    /// Leave out the dependencies of `services`.
+    pub without_dependencies: bool,
+    /// Read files of variables of services.
+    pub with_environment: bool,
+}
+
+/// A command's surroundings.
+#[derive(Debug)]
+pub(crate) struct Context {
+    pub globals: GlobalArgs,
+    pub ui: Ui,
+}
+
+impl Context {
+    pub(crate) fn new(globals: GlobalArgs) -> Result<Self, CommandError> {
+        let variable = |name| std::env::var(name).ok();
+        let ansi = Ansi::resolve(globals.ansi.as_deref(), variable("COMPOSE_ANSI").as_deref())?;
+        let terminal = std::io::IsTerminal::is_terminal(&std::io::stderr());
+        let progress = progress_mode(globals.progress.as_deref(), ansi, terminal)?;
+        let no_color = variable("NO_COLOR").is_some_and(|value| !value.is_empty());
+        let ui = Ui::new(ansi, no_color, progress, globals.dry_run);
+        Ok(Self { globals, ui })
+    }
+
+    /// Options for the loader, as far as they come from before the command.
+    pub(crate) fn load_options(&self) -> Result<LoadOptions, CommandError> {
+        let globals = &self.globals;
+        let working_dir = std::env::current_dir().map_err(|error| {
+            CommandError::user(format!("cannot find the working directory: {error}"))
+        })?;
+        let stdin = if globals.file.iter().any(|file| file == Path::new("-")) {
+            Some(std::io::read_to_string(std::io::stdin())?)
+        } else {
+            None
+        };
+        let environment = std::env::vars_os()
+            .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+            .collect::<IndexMap<_, _>>();
+        Ok(LoadOptions {
+            files: globals.file.clone(),
+            project_directory: globals.project_directory.clone(),
+            project_name: globals.project_name.clone(),
+            env_files: globals.env_file.clone(),
+            profiles: globals.profile.clone(),
+            working_dir,
+            environment,
+            stdin,
+            all_resources: globals.all_resources,
+            compatibility: globals.compatibility,
+            ..LoadOptions::default()
+        })
+    }
+
+    /// Loads the project and shows what the loader warns of.
+    pub(crate) fn load(&mut self, selection: Selection<'_>) -> Result<Project, CommandError> {
+        let options = self.selected_options(selection)?;
+        match load(&options) {
+            Ok(loaded) => Ok(self.accept(loaded)),
+            Err(error) => Err(self.load_error(&error)),
+        }
+    }
+
+    fn selected_options(&self, selection: Selection<'_>) -> Result<LoadOptions, CommandError> {
+        Ok(LoadOptions {
+            services: selection.services.to_vec(),
+            with_dependencies: !selection.without_dependencies,
+            resolve_env: selection.with_environment,
+            ..self.load_options()?
+        })
+    }
+
+    fn accept(&mut self, loaded: Loaded) -> Project {
+        self.show_diagnostics(&loaded.warnings, &loaded.sources);
+        loaded.project
+    }
+
+    /// How diagnostics of files are drawn.
+    pub(crate) fn style(&self) -> Style {
+        Style {
+            color: self.ui.talk_color,
+            width: terminal::size().0,
+        }
+    }
+
+    fn show_diagnostics(&mut self, diagnostics: &[Diagnostic], sources: &SourceMap) {
+        if diagnostics.is_empty() {
+            return;
+        }
+        if self.ui.progress == ProgressMode::Json {
+            for diagnostic in diagnostics {
+                self.ui.warn(&diagnostic.message);
+            }
+        } else {
+            let text = diagnostics::render(diagnostics, sources, self.style());
+            self.ui.talk(&text);
+        }
+    }
+
+    fn load_error(&mut self, error: &LoadError) -> CommandError {
+        self.show_diagnostics(&error.warnings, &error.sources);
+        if self.ui.progress == ProgressMode::Json {
+            let failures = error.diagnostics.iter().map(|diagnostic| Failure {
+                hints: diagnostic.hints.clone(),
+                ..Failure::new("", place(diagnostic))
+            });
+            return CommandError::failed(failures.collect());
+        }
+        CommandError::rendered(diagnostics::render(
+            &error.diagnostics,
+            &error.sources,
+            self.style(),
+        ))
+    }
+
+    /// For commands that can do without files: the project where files are named or no name is given, else only its
+    /// name, from `-p` or `COMPOSE_PROJECT_NAME`. `services` must be known where there are files.
+    pub(crate) fn project_or_name(
+        &mut self,
+        services: &[String],
+    ) -> Result<(Option<Project>, String), CommandError> {
+        if let (Some(name), true) = (&self.globals.project_name, self.globals.file.is_empty()) {
+            return Ok((None, name.to_lowercase()));
+        }
+        let options = self.selected_options(Selection::default())?;
+        let project = match load(&options) {
+            Ok(loaded) => self.accept(loaded),
+            Err(error) => {
+                let name = options
+                    .environment
+                    .get("COMPOSE_PROJECT_NAME")
+                    .filter(|name| error.no_file && !name.is_empty());
+                return match name {
+                    Some(name) => Ok((None, name.to_lowercase())),
+                    None => Err(self.load_error(&error)),
+                };
+            }
+        };
+        check_services(&project, services)?;
+        let name = project.name.clone();
+        Ok((Some(project), name))
+    }
+
+    /// The stack of a project, or of what carries its name.
+    pub(crate) fn stack(&self, project: Option<Project>, name: String) -> Stack {
+        Stack::open(StackOptions {
+            project,
+            name,
+            ..self.stack_options()
+        })
+    }
+
+    /// Options of a stack without a project.
+    pub(crate) fn stack_options(&self) -> StackOptions {
+        StackOptions {
+            project: None,
+            name: String::new(),
+            state: StateRoot::from_environment(),
+            address: self.globals.address.clone(),
+            namespace: self.globals.namespace.clone(),
+        }
+    }
+}
+
+/// `compose.yaml:3:5: message`.
+fn place(diagnostic: &Diagnostic) -> String {
+    match diagnostic.labels.first() {
+        Some(label) => {
+            let (file, line, column) = (label.file.display(), label.line, label.column);
+            format!("{file}:{line}:{column}: {}", diagnostic.message)
+        }
+        None => diagnostic.message.clone(),
+    }
+}
+
+/// Docker's words for a service that is not in the file.
+pub(crate) fn no_such_service<'a>(
+    name: &str,
+    known: impl IntoIterator<Item = &'a str>,
+) -> CommandError {
+    CommandError::user(format!("no such service: {name}")).hint_if(did_you_mean(name, known))
+}
+
+/// Refuses names that the project does not have, enabled or not.
+pub(crate) fn check_services(project: &Project, services: &[String]) -> Result<(), CommandError> {
+    let known = || {
+        project
+            .services
+            .keys()
+            .chain(project.disabled_services.keys())
+    };
+    match services
+        .iter()
+        .find(|name| !known().any(|service| service == *name))
+    {
+        Some(name) => Err(no_such_service(name, known().map(String::as_str))),
+        None => Ok(()),
+    }
+}
+
+/// Whether a variable of the project, from the shell or `.env`, means yes.
+pub(crate) fn is_set(project: &Project, variable: &str) -> bool {
+    let value = project
+        .environment
+        .get(variable)
+        .map(|value| value.to_lowercase());
+    matches!(
+        value.as_deref(),
+        Some("1" | "t" | "true" | "y" | "yes" | "on")
+    )
+}

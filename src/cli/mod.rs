@@ -1,0 +1,19 @@
+//! The command line: one file per command, and the only room that prints.
+
+mod commands;
+mod diagnostics;
+mod drive;
+mod error;
+mod globals;
+mod human;
+mod plan;
+mod prefix;
+mod print;
+mod progress;
+mod root;
+mod table;
+mod template;
+mod terminal;
+mod ui;
+
+pub use root::{reference, run};

@@ -1,0 +1,206 @@
+//! Progress of a request on standard error.
+
+mod tty;
+
+use std::time::Instant;
+
+use serde_json::json;
+
+use self::tty::TaskList;
+use super::terminal;
+use super::ui::{ProgressMode, Ui};
+use crate::supervisor::protocol::{Progress, ProgressStatus, Reply};
+
+/// What Docker puts before each line of a dry run.
+const DRY_RUN: &str = " DRY-RUN MODE - ";
+
+/// Class of a status: what colour and sign it gets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    Working,
+    Done,
+    Warning,
+    Error,
+}
+
+impl Phase {
+    fn of(status: ProgressStatus) -> Self {
+        match status {
+            ProgressStatus::Error => Self::Error,
+            ProgressStatus::Skipped => Self::Warning,
+            status if status.is_ongoing() => Self::Working,
+            _ => Self::Done,
+        }
+    }
+
+    const fn word(self) -> &'static str {
+        match self {
+            Self::Working => "Working",
+            Self::Done => "Done",
+            Self::Warning => "Warning",
+            Self::Error => "Error",
+        }
+    }
+}
+
+/// One event, ready to be shown.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Event {
+    id: String,
+    status: String,
+    detail: String,
+    phase: Phase,
+}
+
+impl From<&Progress> for Event {
+    fn from(progress: &Progress) -> Self {
+        Self {
+            id: format!("{:?} {}", progress.kind, progress.name),
+            status: format!("{:?}", progress.status),
+            detail: progress.detail.clone().unwrap_or_default(),
+            phase: Phase::of(progress.status),
+        }
+    }
+}
+
+/// Shows the events of one request. In a terminal nothing is drawn before the first event.
+#[derive(Debug)]
+pub(crate) struct Renderer {
+    list: Option<TaskList>,
+}
+
+impl Renderer {
+    /// `operation` heads the list in a terminal, as `up`.
+    pub(crate) fn new(ui: &Ui, operation: &'static str) -> Self {
+        let list =
+            (ui.progress == ProgressMode::Tty).then(|| TaskList::new(operation, ui.talk_color));
+        Self { list }
+    }
+
+    /// Shows what concerns progress in `reply`.
+    pub(crate) fn reply(&mut self, ui: &mut Ui, reply: &Reply) {
+        match reply {
+            Reply::Progress(progress) => self.progress(ui, progress),
+            Reply::Queued { behind } => self.event(
+                ui,
+                Event {
+                    id: "Project".into(),
+                    status: "Waiting".into(),
+                    detail: format!("for {behind}"),
+                    phase: Phase::Working,
+                },
+            ),
+            Reply::Warning { text } => self.above(ui, |ui| ui.warn(text)),
+            Reply::Container(_) | Reply::Finished | Reply::Failed { .. } => {}
+        }
+    }
+
+    pub(crate) fn progress(&mut self, ui: &mut Ui, progress: &Progress) {
+        self.event(ui, Event::from(progress));
+    }
+
+    fn event(&mut self, ui: &mut Ui, event: Event) {
+        if let Some(list) = &mut self.list {
+            list.update(event, Instant::now());
+            return;
+        }
+        match ui.progress {
+            ProgressMode::Quiet | ProgressMode::Tty => {}
+            ProgressMode::Plain => ui.talk(&plain(&event, ui.dry_run)),
+            ProgressMode::Json => ui.talk(&json_line(&event, ui.dry_run)),
+        }
+    }
+
+    /// Draws the list again; does nothing where none is drawn.
+    pub(crate) fn tick(&mut self, ui: &mut Ui) {
+        let dry_run = ui.dry_run;
+        if let Some(list) = &mut self.list {
+            // Data that was written above the list comes before it. If it cannot be written, the next write says so.
+            ui.flush().ok();
+            let (columns, rows) = terminal::size();
+            let frame = list.draw(Instant::now(), columns, rows, dry_run);
+            ui.talk(&frame);
+        }
+    }
+
+    /// Lets `write` print above the list, which comes back with the next frame.
+    pub(crate) fn above<T>(&mut self, ui: &mut Ui, write: impl FnOnce(&mut Ui) -> T) -> T {
+        if let Some(list) = &mut self.list {
+            ui.talk(&list.clear());
+        }
+        write(ui)
+    }
+
+    /// Draws the last state, which stays.
+    pub(crate) fn finish(&mut self, ui: &mut Ui) {
+        self.tick(ui);
+        if let Some(list) = &mut self.list {
+            list.leave();
+        }
+    }
+}
+
+/// ` Container shop-web-1 Started`.
+fn plain(event: &Event, dry_run: bool) -> String {
+    let prefix = if dry_run { DRY_RUN } else { "" };
+    let line = format!("{prefix} {} {} {}", event.id, event.status, event.detail);
+    format!("{}\n", line.trim_end())
+}
+
+fn json_line(event: &Event, dry_run: bool) -> String {
+    let mut object = serde_json::Map::new();
+    if dry_run {
+        object.insert("dry-run".into(), true.into());
+    }
+    object.insert("id".into(), event.id.clone().into());
+    object.insert("status".into(), event.phase.word().into());
+    object.insert("text".into(), event.status.clone().into());
+    if !event.detail.is_empty() {
+        object.insert("details".into(), event.detail.clone().into());
+    }
+    format!("{}\n", json!(object))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::supervisor::protocol::Resource;
+
+    fn event(status: ProgressStatus, detail: Option<&str>) -> Event {
+        Event::from(&Progress {
+            kind: Resource::Container,
+            name: "shop-web-1".into(),
+            status,
+            detail: detail.map(Into::into),
+        })
+    }
+
+    #[test]
+    fn a_plain_line_is_docker_s() {
+        let started = event(ProgressStatus::Started, None);
+        assert_eq!(plain(&started, false), " Container shop-web-1 Started\n");
+        assert_eq!(
+            plain(&started, true),
+            " DRY-RUN MODE -  Container shop-web-1 Started\n"
+        );
+        let failed = event(ProgressStatus::Error, Some("no space"));
+        assert_eq!(
+            plain(&failed, false),
+            " Container shop-web-1 Error no space\n"
+        );
+    }
+
+    #[test]
+    fn a_json_line_has_docker_s_keys() {
+        let line = json_line(&event(ProgressStatus::Creating, None), false);
+        assert_eq!(
+            line,
+            "{\"id\":\"Container shop-web-1\",\"status\":\"Working\",\"text\":\"Creating\"}\n"
+        );
+        let line = json_line(&event(ProgressStatus::Healthy, Some("after 2s")), true);
+        assert_eq!(
+            line,
+            "{\"dry-run\":true,\"id\":\"Container shop-web-1\",\"status\":\"Done\",\"text\":\"Healthy\",\"details\":\"after 2s\"}\n"
+        );
+    }
+}

@@ -1,0 +1,271 @@
+//! From the command line to a command, and from its end to an exit code.
+
+use std::ffi::OsString;
+use std::fmt::Write as _;
+use std::process::ExitCode;
+
+use clap::error::ErrorKind;
+use clap::{ArgAction, CommandFactory as _, FromArgMatches as _, Parser};
+use tracing_subscriber::EnvFilter;
+
+use super::commands::{self, Command};
+use super::error::ExitStatus;
+use super::globals::{Context, GlobalArgs};
+use super::ui::Ui;
+
+/// Runs Compose projects straight on containerd
+#[derive(Debug, Parser)]
+#[command(
+    name = "compose",
+    args_override_self = true,
+    disable_help_subcommand = false,
+    disable_version_flag = true,
+    subcommand_value_name = "COMMAND",
+    max_term_width = 100,
+    after_help = "Run `compose COMMAND --help` for more information on a command."
+)]
+struct Cli {
+    #[command(flatten)]
+    globals: GlobalArgs,
+    /// Show the version
+    #[arg(short = 'v', long, hide = true)]
+    version: bool,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+/// Runs the command line of this process.
+pub fn run() -> ExitCode {
+    let arguments: Vec<OsString> = std::env::args_os().collect();
+    let matches = match parser(&arguments).try_get_matches_from(&arguments) {
+        Ok(matches) => matches,
+        Err(error) => return usage(&error),
+    };
+    let cli = match Cli::from_arg_matches(&matches) {
+        Ok(cli) => cli,
+        Err(error) => return usage(&error),
+    };
+    let command = match cli.command {
+        Some(Command::Supervisor(arguments)) => return commands::supervisor::run(&arguments),
+        Some(command) => command,
+        None if cli.version => Command::Version(commands::version::VersionArgs::default()),
+        None => {
+            let mut ui = Ui::bare();
+            let help = plain().render_help().to_string();
+            return match ui.data(&help).and_then(|()| ui.flush()) {
+                Ok(()) => ExitStatus::Success.into(),
+                Err(error) => super::error::CommandError::from(error).exit_status().into(),
+            };
+        }
+    };
+    trace(cli.globals.verbose);
+    let mut context = match Context::new(cli.globals) {
+        Ok(context) => context,
+        Err(error) => return error.report(&mut Ui::bare()).into(),
+    };
+    let status = commands::run(command, &mut context)
+        .and_then(|status| Ok(context.ui.flush().map(|()| status)?))
+        .unwrap_or_else(|error| error.report(&mut context.ui));
+    status.into()
+}
+
+/// Diagnostics of the program itself, to standard error: `--verbose` or `RUST_LOG`.
+fn trace(verbose: bool) {
+    let filter = match EnvFilter::try_from_default_env() {
+        Ok(filter) => filter,
+        Err(_) if verbose => EnvFilter::new("containerd_compose=debug"),
+        Err(_) => return,
+    };
+    let subscriber = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr);
+    // Only a second call could fail.
+    subscriber.try_init().ok();
+}
+
+/// The commands with flags as people read them.
+fn plain() -> clap::Command {
+    Cli::command()
+}
+
+/// The commands as they are parsed: `--flag=false` is understood, as Docker's users write it.
+fn parser(arguments: &[OsString]) -> clap::Command {
+    let mut command = with_values(plain());
+    let wanted =
+        |argument: &OsString| argument == "--help" || argument == "-h" || argument == "help";
+    if arguments.iter().any(wanted) {
+        // Help is shown without the values that flags may have.
+        let mut plain = plain();
+        plain.build();
+        for shown in plain.get_subcommands_mut() {
+            let help = shown.render_help();
+            command = command.mut_subcommand(shown.get_name(), |hidden| hidden.override_help(help));
+        }
+        command = command.override_help(self::plain().render_help());
+    }
+    command
+}
+
+fn with_values(mut command: clap::Command) -> clap::Command {
+    command = command.mut_args(|argument| match argument.get_action() {
+        ArgAction::SetTrue => argument
+            .action(ArgAction::Set)
+            .num_args(0..=1)
+            .require_equals(true)
+            .default_value("false")
+            .default_missing_value("true")
+            .value_parser(parse_bool),
+        _ => argument,
+    });
+    let names: Vec<String> = command
+        .get_subcommands()
+        .map(|subcommand| subcommand.get_name().to_owned())
+        .collect();
+    for name in names {
+        command = command.mut_subcommand(name, with_values);
+    }
+    command
+}
+
+/// Go's booleans.
+fn parse_bool(text: &str) -> Result<bool, String> {
+    match text {
+        "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(true),
+        "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok(false),
+        _ => Err("it is `true` or `false`".into()),
+    }
+}
+
+/// Help goes to standard output with 0; a wrong command line to standard error with 1, as Docker does.
+fn usage(error: &clap::Error) -> ExitCode {
+    let mut ui = Ui::bare();
+    let color = match error.kind() {
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => ui.color,
+        _ => ui.talk_color,
+    };
+    let text = if color {
+        error.render().ansi().to_string()
+    } else {
+        error.render().to_string()
+    };
+    match error.kind() {
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
+            // Nobody is left to be told that this failed.
+            ui.data(&text).and_then(|()| ui.flush()).ok();
+            ExitStatus::Success.into()
+        }
+        ErrorKind::InvalidSubcommand => {
+            ui.talk(&plain().render_help().to_string());
+            ui.talk(&format!("\n{text}"));
+            ExitStatus::Failure.into()
+        }
+        _ => {
+            ui.talk(&text);
+            ExitStatus::Failure.into()
+        }
+    }
+}
+
+/// The reference of all commands in Markdown, from their definitions.
+pub fn reference() -> String {
+    let mut root = plain().term_width(100);
+    root.build();
+    let mut text = String::from(
+        "# Command line reference\n\nMade from the definitions of the commands; `cargo test` fails when they differ.\n",
+    );
+    section(&mut text, &mut root);
+    let mut names: Vec<String> = root
+        .get_subcommands()
+        .filter(|command| !command.is_hide_set() && command.get_name() != "help")
+        .map(|command| command.get_name().to_owned())
+        .collect();
+    names.sort();
+    for name in names {
+        if let Some(command) = root.find_subcommand_mut(&name) {
+            section(&mut text, command);
+        }
+    }
+    text
+}
+
+fn section(text: &mut String, command: &mut clap::Command) {
+    let name = command
+        .get_bin_name()
+        .unwrap_or(command.get_name())
+        .to_owned();
+    let help = command.render_help().to_string();
+    let help: Vec<&str> = help.lines().map(str::trim_end).collect();
+    // Writing to a string cannot fail.
+    let _ = write!(
+        text,
+        "\n## `{name}`\n\n```text\n{}\n```\n",
+        help.join("\n").trim_end()
+    );
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(arguments: &[&str]) -> Result<Cli, clap::Error> {
+        let arguments: Vec<OsString> = std::iter::once("compose")
+            .chain(arguments.iter().copied())
+            .map(Into::into)
+            .collect();
+        let matches = parser(&arguments).try_get_matches_from(&arguments)?;
+        Cli::from_arg_matches(&matches)
+    }
+
+    #[test]
+    fn the_definitions_are_sound() {
+        plain().debug_assert();
+        with_values(plain()).debug_assert();
+    }
+
+    #[test]
+    fn flags_take_docker_s_booleans_and_the_last_one_wins() {
+        let detach = |arguments: &[&str]| match parse(arguments).unwrap().command {
+            Some(Command::Up(up)) => up.detach,
+            other => panic!("{other:?}"),
+        };
+        assert!(detach(&["up", "-d"]));
+        assert!(detach(&["up", "-d=true"]));
+        assert!(!detach(&["up", "--detach=false"]));
+        assert!(!detach(&["up", "--detach", "--detach=0"]));
+        assert!(detach(&["up", "-dV", "--build=false", "web"]));
+        assert!(parse(&["up", "--detach=maybe"]).is_err());
+    }
+
+    #[test]
+    fn globals_stand_before_the_command_but_dry_run_anywhere() {
+        assert!(parse(&["up", "-p", "shop"]).is_err());
+        let cli = parse(&[
+            "-f",
+            "a.yaml",
+            "-f",
+            "b.yaml",
+            "-p",
+            "x",
+            "-p",
+            "y",
+            "up",
+            "--dry-run",
+        ])
+        .unwrap();
+        assert_eq!(cli.globals.file.len(), 2);
+        assert_eq!(cli.globals.project_name.as_deref(), Some("y"));
+        assert!(cli.globals.dry_run);
+        assert!(parse(&["--dry-run", "up"]).unwrap().globals.dry_run);
+    }
+
+    #[test]
+    fn what_follows_the_service_of_exec_is_the_command_s() {
+        let cli = parse(&["exec", "-T", "web", "ls", "-la", "--color=false", "--", "x"]).unwrap();
+        let Some(Command::Exec(exec)) = cli.command else {
+            panic!()
+        };
+        assert_eq!(exec.service, "web");
+        assert_eq!(exec.command, ["ls", "-la", "--color=false", "--", "x"]);
+        assert!(exec.no_tty);
+    }
+}

@@ -1,0 +1,74 @@
+//! The terminal: its size, raw mode, and its way back to what it was.
+
+use std::io;
+use std::os::fd::AsFd as _;
+use std::sync::Mutex;
+
+use rustix::termios::{self, OptionalActions, Termios};
+
+/// What standard input was before raw mode; whoever ends the process puts it back.
+static ORIGINAL: Mutex<Option<Termios>> = Mutex::new(None);
+
+/// Columns and rows of the terminal on standard error, output or input; 80 and 24 without one.
+pub(crate) fn size() -> (usize, usize) {
+    let of = |size: io::Result<termios::Winsize>| size.ok().filter(|size| size.ws_col > 0);
+    let window =
+        |fd: std::os::fd::BorrowedFd<'_>| of(termios::tcgetwinsize(fd).map_err(Into::into));
+    window(io::stderr().as_fd())
+        .or_else(|| window(io::stdout().as_fd()))
+        .or_else(|| window(io::stdin().as_fd()))
+        .map_or((80, 24), |size| {
+            (size.ws_col.into(), size.ws_row.max(1).into())
+        })
+}
+
+/// Keeps the terminal in raw mode: keys reach a process in a container unchanged.
+///
+/// The terminal is put back when this is dropped and, by a hook, before the message of a panic is printed. Whoever ends
+/// the process by a signal calls [`restore`].
+#[derive(Debug)]
+pub(crate) struct RawMode(());
+
+impl RawMode {
+    pub(crate) fn enter() -> io::Result<Self> {
+        let stdin = io::stdin();
+        let original = termios::tcgetattr(&stdin)?;
+        let mut raw = original.clone();
+        raw.make_raw();
+        *lock() = Some(original);
+        install_hook();
+        termios::tcsetattr(&stdin, OptionalActions::Now, &raw)?;
+        Ok(Self(()))
+    }
+}
+
+impl Drop for RawMode {
+    fn drop(&mut self) {
+        restore();
+    }
+}
+
+/// Puts the terminal back if it is in raw mode. A second call does nothing.
+pub(crate) fn restore() {
+    if let Some(original) = lock().take() {
+        // Nothing is left to be done if the terminal has gone.
+        termios::tcsetattr(io::stdin(), OptionalActions::Drain, &original).ok();
+    }
+}
+
+fn lock() -> std::sync::MutexGuard<'static, Option<Termios>> {
+    ORIGINAL
+        .lock()
+        .unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+fn install_hook() {
+    static ONCE: std::sync::Once = std::sync::Once::new();
+    ONCE.call_once(|| {
+        let previous = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |info| {
+            restore();
+            previous(info);
+        }));
+    });
+}

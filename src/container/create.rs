@@ -1,0 +1,527 @@
+//! Making a container: snapshot, volumes, files, spec and record, all or nothing.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use super::mounts::Planned;
+use super::provision::{EXTENSION, MountRecord, Names, NetworkJoin, Provision};
+use super::{
+    ContainerError, Containers, Creation, DESIRED_EXTENSION, Desired, attributes, environment,
+    files, init, labels, mounts, volume,
+};
+use crate::engine::spec::{
+    self, ContainerSpec, Host, Namespace, Namespaces, SharedMemory, SpecMount, user,
+};
+use crate::engine::{ContainerRecord, RootMount, hex};
+use crate::model::Service;
+use crate::state::create_private_dir;
+
+const RUNC_SHIM: &str = "io.containerd.runc.v2";
+/// Docker's default.
+const SHARED_MEMORY: u64 = 64 << 20;
+
+/// 64 random hex digits.
+pub(super) fn random_id() -> Result<String, ContainerError> {
+    let mut bytes = [0_u8; 32];
+    let mut filled = 0;
+    while filled < bytes.len() {
+        filled +=
+            rustix::rand::getrandom(&mut bytes[filled..], rustix::rand::GetRandomFlags::empty())
+                .map_err(|error| ContainerError::io("get random numbers")(error.into()))?;
+    }
+    Ok(hex(&bytes))
+}
+
+impl Containers {
+    /// Makes snapshot, volumes, files and record, and returns the id (64 hex digits). All or nothing.
+    pub async fn create(&self, creation: &Creation<'_>) -> Result<String, ContainerError> {
+        let id = random_id()?;
+        let mut planned = Planned::default();
+        match self.make(creation, &id, &mut planned).await {
+            Ok(()) => Ok(id),
+            Err(error) => {
+                self.undo(&id, &mut planned).await;
+                Err(error)
+            }
+        }
+    }
+
+    /// Removes what a failed [`Containers::create`] made. The first error is the one to report.
+    async fn undo(&self, id: &str, planned: &mut Planned) {
+        if let Err(error) = self.engine.delete_container(id).await {
+            tracing::warn!(id, %error, "cannot remove the record of a container that was not made");
+        }
+        let images = image_snapshots(id, &mut planned.records).map(|(key, _)| key);
+        for key in images.chain([id.to_owned()]) {
+            if let Err(error) = self.engine.remove_snapshot(&key).await {
+                tracing::warn!(id, %error, "cannot remove a snapshot of a container that was not made");
+            }
+        }
+        if let Err(error) = self.remove_files(id) {
+            tracing::warn!(id, %error, "cannot remove the files of a container that was not made");
+        }
+        for name in &planned.made {
+            if let Err(error) = volume::remove(&self.state, name) {
+                tracing::warn!(id, %error, "cannot remove a volume of a container that was not made");
+            }
+        }
+    }
+
+    async fn make(
+        &self,
+        creation: &Creation<'_>,
+        id: &str,
+        planned: &mut Planned,
+    ) -> Result<(), ContainerError> {
+        let service = creation.service;
+        attributes::check(service)?;
+        let image = creation.image;
+        let passwd = self
+            .images
+            .text_file(image, "/etc/passwd")
+            .await?
+            .unwrap_or_default();
+        let group = self
+            .images
+            .text_file(image, "/etc/group")
+            .await?
+            .unwrap_or_default();
+        let name = service
+            .user
+            .as_deref()
+            .filter(|user| !user.is_empty())
+            .unwrap_or(&image.config.user);
+        let user = user::resolve(name, &service.group_add, &passwd, &group)?;
+
+        let planned_files = files::plan(creation.project, service, &user)?;
+        let network = network(creation)?;
+        let names = names(creation, id, &network)?;
+        let mut provision = Provision {
+            network,
+            names,
+            files: planned_files.iter().map(|(file, _)| file.clone()).collect(),
+            runtime_binary: runtime_binary(service)?,
+            ..Provision::default()
+        };
+        for kind in ["pid", "ipc"] {
+            if let Some(parent) = creation.parents.get(kind) {
+                provision.parents.insert(kind.into(), parent.id.clone());
+            }
+        }
+        if service.ipc.as_deref() == Some("shareable") {
+            provision.shared_memory = Some(shared_memory_size(service));
+        }
+
+        mounts::plan(&self.state, creation, planned)?;
+        self.mount_images(creation, id, planned).await?;
+        provision.mounts.clone_from(&planned.records);
+
+        let mut spec = self.describe(creation, id, &provision)?;
+        spec.user = user;
+        let document = spec::build(&spec, Host::get())?;
+
+        let snapshot_labels = BTreeMap::from([(
+            super::label::PROJECT.to_owned(),
+            creation.project.name.clone(),
+        )]);
+        let root = self
+            .engine
+            .prepare_snapshot(id, &image.chain_id, &snapshot_labels, Some(creation.lease))
+            .await?;
+        self.fill_volumes(root, planned).await?;
+
+        create_private_dir(&self.state.container(id))?;
+        files::write_values(&self.state, id, &planned_files)?;
+        self.write_etc(id, &provision)?;
+
+        let desired = Desired {
+            anonymous_volumes: planned.anonymous.clone(),
+            ..creation.desired.clone()
+        };
+        let record = ContainerRecord {
+            id: id.into(),
+            image: image.reference.clone(),
+            labels: labels::labels(
+                creation,
+                &self.state,
+                self.engine.options(),
+                id,
+                &provision.names,
+                &provision.mounts,
+            ),
+            runtime: shim(service),
+            snapshotter: self.engine.snapshotter().into(),
+            snapshot_key: id.into(),
+            spec: document.to_string().into_bytes(),
+            extensions: BTreeMap::from([
+                (DESIRED_EXTENSION.into(), super::json(&desired)),
+                (EXTENSION.into(), super::json(&provision)),
+            ]),
+            created_at: jiff::Timestamp::default(),
+        };
+        Ok(self
+            .engine
+            .create_container(&record, Some(creation.lease))
+            .await?)
+    }
+
+    /// Makes a snapshot for each image that is mounted. What is written there goes with the container, as in Docker.
+    async fn mount_images(
+        &self,
+        creation: &Creation<'_>,
+        id: &str,
+        planned: &mut Planned,
+    ) -> Result<(), ContainerError> {
+        for (key, record) in image_snapshots(id, &mut planned.records) {
+            let reference = record.source.to_string_lossy().into_owned();
+            let directory = &creation.project.working_dir;
+            let platform = creation.service.platform.as_deref();
+            let image = self
+                .images
+                .ensure(&reference, directory, platform, creation.lease)
+                .await?;
+            // No record of containerd's refers to it, so nothing else would keep it.
+            let labels = BTreeMap::from([
+                (
+                    "containerd.io/gc.root".to_owned(),
+                    jiff::Timestamp::now().to_string(),
+                ),
+                (
+                    super::label::PROJECT.to_owned(),
+                    creation.project.name.clone(),
+                ),
+            ]);
+            let lease = Some(creation.lease);
+            let mounts = self
+                .engine
+                .prepare_snapshot(&key, &image.chain_id, &labels, lease)
+                .await?;
+            let [mount] = mounts.as_slice() else {
+                let reason = "its snapshot is more than one mount";
+                return Err(ContainerError::invalid("volumes.source", reference, reason));
+            };
+            record.source = PathBuf::from(&mount.source);
+            record.spec_kind.clone_from(&mount.kind);
+            record.options.clone_from(&mount.options);
+            if record.read_only {
+                record.options.retain(|option| option != "rw");
+                record.options.push("ro".into());
+            }
+        }
+        Ok(())
+    }
+
+    /// Copies the image's content into the volumes that are empty.
+    async fn fill_volumes(
+        &self,
+        root: Vec<RootMount>,
+        planned: &Planned,
+    ) -> Result<(), ContainerError> {
+        if planned.fills.is_empty() {
+            return Ok(());
+        }
+        let fills = planned.fills.clone();
+        super::blocking(move || {
+            let copy = |root: &std::fs::File, _: &Path| {
+                for fill in &fills {
+                    volume::fill(&fill.folder, &fill.data, root, &fill.target)?;
+                }
+                Ok(())
+            };
+            crate::engine::with_rootfs(&root, copy)
+                .map_err(ContainerError::io("copy the image's content into a volume"))
+        })
+        .await
+    }
+
+    /// Everything of the spec but the user.
+    fn describe(
+        &self,
+        creation: &Creation<'_>,
+        id: &str,
+        provision: &Provision,
+    ) -> Result<ContainerSpec, ContainerError> {
+        let service = creation.service;
+        let host = Host::get();
+        let (devices, rules) = attributes::devices(service)?;
+        let security = attributes::security(service, creation.project)?;
+        let namespaces = namespaces(creation, provision)?;
+        let own_network = creation.sandbox.is_some() || provision.network == NetworkJoin::Private;
+        let sysctls = attributes::sysctls(service, &namespaces.network, own_network)?;
+        let shared_memory = self.shared_memory(creation, id)?;
+        Ok(ContainerSpec {
+            args: environment::arguments(service, &creation.image.config)?,
+            environment: environment::variables(
+                service,
+                &creation.image.config,
+                &provision.names.hostname,
+            ),
+            working_dir: environment::working_dir(service, &creation.image.config)?,
+            terminal: service.tty,
+            hostname: provision.names.hostname.clone(),
+            domainname: provision.names.domainname.clone(),
+            privileged: service.privileged,
+            read_only: service.read_only,
+            no_new_privileges: security.no_new_privileges,
+            cap_add: service.cap_add.clone(),
+            cap_drop: service.cap_drop.clone(),
+            seccomp: security.seccomp,
+            system_paths_unconfined: security.system_paths_unconfined,
+            apparmor: security.apparmor,
+            selinux_label: security.selinux_label,
+            namespaces,
+            cgroups_path: spec::cgroups_path(service.cgroup_parent.as_deref(), id, host)?,
+            resources: attributes::resources(service, rules)?,
+            limits: attributes::limits(service)?,
+            oom_score_adj: service.oom_score_adj.unwrap_or_default(),
+            sysctls,
+            devices,
+            shared_memory,
+            mounts: self.spec_mounts(creation, id, provision)?,
+            annotations: labels::annotations(creation, self.engine.options(), id, creation.sandbox),
+            ..ContainerSpec::default()
+        })
+    }
+
+    /// `/dev/shm`: one that other containers may share is kept on the host.
+    fn shared_memory(
+        &self,
+        creation: &Creation<'_>,
+        id: &str,
+    ) -> Result<SharedMemory, ContainerError> {
+        let service = creation.service;
+        if let Some(parent) = creation.parents.get("ipc") {
+            let shared =
+                Provision::of(parent)?.is_some_and(|parent| parent.shared_memory.is_some());
+            if !shared {
+                let mode = service.ipc.clone().unwrap_or_default();
+                return Err(ContainerError::invalid(
+                    "ipc",
+                    mode,
+                    "the other container does not share; it needs `ipc: shareable`",
+                ));
+            }
+            return Ok(SharedMemory::Folder(self.shared_memory_folder(&parent.id)));
+        }
+        Ok(match service.ipc.as_deref() {
+            Some("host") => SharedMemory::Folder("/dev/shm".into()),
+            Some("none") => SharedMemory::Absent,
+            Some("shareable") => SharedMemory::Folder(self.shared_memory_folder(id)),
+            _ => SharedMemory::Size(shared_memory_size(service)),
+        })
+    }
+
+    pub(super) fn shared_memory_folder(&self, id: &str) -> PathBuf {
+        self.state.container_run(id).join("shm")
+    }
+
+    fn spec_mounts(
+        &self,
+        creation: &Creation<'_>,
+        id: &str,
+        provision: &Provision,
+    ) -> Result<Vec<SpecMount>, ContainerError> {
+        let mut list: Vec<SpecMount> = provision.mounts.iter().map(MountRecord::to_spec).collect();
+        let covered = |path: &str| {
+            provision
+                .mounts
+                .iter()
+                .any(|mount| mount.destination == Path::new(path))
+        };
+        let folder = self.state.container(id);
+        for name in ["resolv.conf", "hostname", "hosts"] {
+            let target = format!("/etc/{name}");
+            if covered(&target) {
+                continue;
+            }
+            let mut options = spec::bind_options(creation.service.read_only, false, Host::get());
+            options.push("rprivate".into());
+            list.push(SpecMount::bind(&folder.join(name), target, options));
+        }
+        list.extend(files::mounts(&self.state, id, &provision.files));
+        if creation.service.init == Some(true) {
+            let options = vec!["bind".into(), "ro".into()];
+            list.push(SpecMount::bind(
+                &init::path(&self.state)?,
+                environment::INIT_PATH,
+                options,
+            ));
+        }
+        Ok(list)
+    }
+}
+
+/// Whose network the container uses.
+fn network(creation: &Creation<'_>) -> Result<NetworkJoin, ContainerError> {
+    if let Some(sandbox) = creation.sandbox {
+        return Ok(NetworkJoin::Sandbox(sandbox.spec.id.clone()));
+    }
+    if let Some(parent) = creation.parents.get("network_mode") {
+        return match Provision::of(parent)? {
+            Some(Provision {
+                network: network @ (NetworkJoin::Host | NetworkJoin::Sandbox(_)),
+                ..
+            }) => Ok(network),
+            _ => Ok(NetworkJoin::Container(parent.id.clone())),
+        };
+    }
+    Ok(match creation.service.network_mode.as_deref() {
+        Some("host") => NetworkJoin::Host,
+        _ => NetworkJoin::Private,
+    })
+}
+
+/// Names of the container. One that joins another's network has the other's, as in Docker.
+fn names(
+    creation: &Creation<'_>,
+    id: &str,
+    network: &NetworkJoin,
+) -> Result<Names, ContainerError> {
+    let service = creation.service;
+    let parent = creation
+        .parents
+        .get("network_mode")
+        .map(Provision::of)
+        .transpose()?
+        .flatten();
+    if let Some(parent) = parent {
+        return Ok(parent.names);
+    }
+    let written = service.hostname.as_deref().filter(|name| !name.is_empty());
+    let host = || {
+        rustix::system::uname()
+            .nodename()
+            .to_string_lossy()
+            .into_owned()
+    };
+    let hostname = match written {
+        Some(name) => name.to_owned(),
+        None if *network == NetworkJoin::Host || service.uts.as_deref() == Some("host") => host(),
+        None => id[..12].to_owned(),
+    };
+    let extra_hosts = service.extra_hosts.iter();
+    Ok(Names {
+        hostname,
+        domainname: service.domainname.clone().unwrap_or_default(),
+        extra_hosts: extra_hosts
+            .flat_map(|(name, list)| list.iter().map(|address| (name.clone(), address.clone())))
+            .collect(),
+        dns: service.dns.clone(),
+        dns_search: service.dns_search.clone(),
+        dns_opt: service.dns_opt.clone(),
+    })
+}
+
+fn namespaces(
+    creation: &Creation<'_>,
+    provision: &Provision,
+) -> Result<Namespaces, ContainerError> {
+    let service = creation.service;
+    // Joined ones are named at each start, as the process that has them changes.
+    let joined = |kind: &str| Namespace::Path(PathBuf::from(format!("/proc/self/ns/{kind}")));
+    let mode = |kind: &'static str, mode: Option<&str>| match mode {
+        Some("host") => Ok(Namespace::Host),
+        _ if provision.parents.contains_key(kind) => Ok(joined(kind)),
+        None | Some("" | "private" | "shareable" | "none") => Ok(Namespace::Private),
+        Some(other) => Err(ContainerError::invalid(
+            kind,
+            other,
+            "there is no such mode",
+        )),
+    };
+    let network = match &provision.network {
+        NetworkJoin::Host => Namespace::Host,
+        NetworkJoin::Private => Namespace::Private,
+        NetworkJoin::Container(_) => joined("net"),
+        NetworkJoin::Sandbox(_) => match creation.sandbox {
+            Some(sandbox) => Namespace::Path(sandbox.netns.clone()),
+            None => joined("net"),
+        },
+    };
+    Ok(Namespaces {
+        network,
+        pid: mode("pid", service.pid.as_deref())?,
+        ipc: mode("ipc", service.ipc.as_deref())?,
+        uts: attributes::uts(service)?,
+        cgroup: attributes::cgroup(service)?,
+    })
+}
+
+/// The mounts of images with the keys of their snapshots.
+pub(super) fn image_snapshots<'a>(
+    id: &str,
+    records: &'a mut [MountRecord],
+) -> impl Iterator<Item = (String, &'a mut MountRecord)> {
+    let images = records.iter_mut().filter(|record| record.kind == "image");
+    images
+        .enumerate()
+        .map(move |(number, record)| (format!("{id}-image-{number}"), record))
+}
+
+fn shared_memory_size(service: &Service) -> u64 {
+    let size = service.shm_size.and_then(|size| u64::try_from(size).ok());
+    size.filter(|size| *size > 0).unwrap_or(SHARED_MEMORY)
+}
+
+/// The shim that containerd starts.
+fn shim(service: &Service) -> String {
+    match service.runtime.as_deref() {
+        Some(name) if name.starts_with("io.containerd.") => name.into(),
+        _ => RUNC_SHIM.into(),
+    }
+}
+
+/// The OCI runtime that runc's shim calls; empty for runc.
+fn runtime_binary(service: &Service) -> Result<String, ContainerError> {
+    let found = |name: &str| {
+        let folders = std::env::var_os("PATH").unwrap_or_default();
+        std::env::split_paths(&folders).any(|folder| folder.join(name).is_file())
+    };
+    match service.runtime.as_deref() {
+        None | Some("") => Ok(if found("runc") || !found("crun") {
+            ""
+        } else {
+            "crun"
+        }
+        .into()),
+        Some(name) if name.starts_with("io.containerd.") => Ok(String::new()),
+        Some(path) if path.starts_with('/') && Path::new(path).is_file() => Ok(path.into()),
+        Some(name) if !name.contains('/') && found(name) => Ok(name.into()),
+        Some(name) => Err(ContainerError::invalid(
+            "runtime",
+            name,
+            "there is no such program on PATH; a shim is named as `io.containerd.NAME.vN`",
+        )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_has_64_hex_digits_and_differs() {
+        let id = random_id().unwrap();
+        assert_eq!(id.len(), 64);
+        assert!(id.bytes().all(|byte| byte.is_ascii_hexdigit()));
+        assert_ne!(id, random_id().unwrap());
+    }
+
+    #[test]
+    fn a_runtime_is_a_program_or_a_shim() {
+        let mut service = Service::default();
+        assert_eq!(shim(&service), RUNC_SHIM);
+        service.runtime = Some("io.containerd.kata.v2".into());
+        assert_eq!(shim(&service), "io.containerd.kata.v2");
+        assert_eq!(runtime_binary(&service).unwrap(), "");
+        service.runtime = Some("no-such-runtime".into());
+        assert!(
+            runtime_binary(&service)
+                .unwrap_err()
+                .to_string()
+                .contains("`no-such-runtime`")
+        );
+        service.runtime = Some("sh".into());
+        assert_eq!(runtime_binary(&service).unwrap(), "sh");
+    }
+}

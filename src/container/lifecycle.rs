@@ -1,0 +1,400 @@
+//! Start, stop and removal.
+
+use std::fs::{OpenOptions, Permissions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::provision::{NetworkJoin, Provision};
+use super::{
+    ContainerError, Containers, Desired, create, etc, files, labels, runtime_error, volume,
+};
+use crate::engine::spec::{CGROUP_PARENT, Host, set_namespace_path};
+use crate::engine::{ContainerRecord, EngineError, ExitStatus, NewTask, Stdio, TaskStatus};
+use crate::network::SandboxRecord;
+use crate::state::create_private_dir;
+
+const KILL: u32 = 9;
+
+impl Containers {
+    /// Creates the task with the FIFOs under `state.container_run(id)` (`stdin` only with `stdin_open`, `stdout`,
+    /// `stderr`; with a terminal no `stderr`) that the caller has made and reads, starts it, and returns its process id.
+    /// Configs and secrets are read anew before. A stopped task of an earlier run is deleted first; a running one is
+    /// left alone.
+    pub async fn start(&self, id: &str) -> Result<u32, ContainerError> {
+        let mut record = self.record(id).await?;
+        if let Some(task) = self.engine.task(id).await? {
+            match task.status {
+                TaskStatus::Running | TaskStatus::Paused | TaskStatus::Pausing => {
+                    return Ok(task.pid);
+                }
+                TaskStatus::Created | TaskStatus::Stopped | TaskStatus::Unknown => {
+                    self.discard_task(id).await?;
+                }
+            }
+        }
+        let provision = Provision::of(&record)?.unwrap_or_default();
+        let desired = Desired::of(&record)?.unwrap_or_default();
+        self.provide(id, &provision)?;
+        if self.join_namespaces(&mut record, &provision).await? {
+            self.engine.update_container(&record).await?;
+        }
+        let task = NewTask {
+            id: id.into(),
+            rootfs: self.engine.snapshot_mounts(&record.snapshot_key).await?,
+            stdio: self.stdio(id, &desired),
+            runtime_binary: provision.runtime_binary.clone(),
+            systemd_cgroup: Host::get().systemd,
+        };
+        // Held so that the end of another container does not remove the common cgroup in between.
+        let _lock = self.cgroup_lock()?;
+        let started = match self.engine.create_task(&task).await {
+            Ok(pid) => self.engine.start_task(id).await.map(|()| pid),
+            Err(error) => Err(error),
+        };
+        match started {
+            Ok(pid) => Ok(pid),
+            Err(error) => {
+                if let Err(error) = self.discard_task(id).await {
+                    tracing::warn!(id, %error, "cannot remove the task of a container that did not start");
+                }
+                Err(runtime_error::classify(error))
+            }
+        }
+    }
+
+    async fn record(&self, id: &str) -> Result<ContainerRecord, ContainerError> {
+        let record = self.engine.container(id).await?;
+        Ok(record.ok_or_else(|| EngineError::NotFound {
+            what: format!("container `{id}`"),
+        })?)
+    }
+
+    fn stdio(&self, id: &str, desired: &Desired) -> Stdio {
+        let folder = self.state.container_run(id);
+        let path = |used: bool, name: &str| {
+            if used {
+                folder.join(name)
+            } else {
+                PathBuf::new()
+            }
+        };
+        Stdio {
+            stdin: path(desired.stdin_open, "stdin"),
+            stdout: path(true, "stdout"),
+            stderr: path(!desired.terminal, "stderr"),
+            terminal: desired.terminal,
+        }
+    }
+
+    /// Makes what a reboot takes away, and what may have changed since the last start.
+    fn provide(&self, id: &str, provision: &Provision) -> Result<(), ContainerError> {
+        files::refresh(&self.state, id, &provision.files)?;
+        if let Some(size) = provision.shared_memory {
+            let folder = self.shared_memory_folder(id);
+            files::mount_memory(&folder, &format!("mode=1777,size={size}"), false).map_err(
+                ContainerError::io(format!("mount a tmpfs on {}", folder.display())),
+            )?;
+        }
+        for name in provision
+            .mounts
+            .iter()
+            .filter_map(|mount| mount.name.as_deref())
+        {
+            let record = volume::find(&self.state, name)?;
+            let record = record.ok_or_else(|| ContainerError::MissingVolume {
+                volume: name.into(),
+            })?;
+            volume::provide(&self.state, &record)?;
+        }
+        self.write_etc(id, provision)
+    }
+
+    /// Writes the files that are mounted in `/etc`, in place, as a running container sees no others.
+    pub(super) fn write_etc(&self, id: &str, provision: &Provision) -> Result<(), ContainerError> {
+        let sandbox = self.sandbox_of(&provision.network)?;
+        let (names, network) = (&provision.names, &provision.network);
+        let host = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
+        let folder = self.state.container(id);
+        let hosts = etc::hosts(names, network, sandbox.as_ref(), &host("/etc/hosts"))?;
+        let resolv_conf =
+            etc::resolv_conf(names, network, sandbox.as_ref(), &host("/etc/resolv.conf"));
+        for (name, text) in [
+            ("hosts", hosts),
+            ("resolv.conf", resolv_conf),
+            ("hostname", etc::hostname(names)),
+        ] {
+            let path = folder.join(name);
+            write_public(&path, &text).map_err(ContainerError::writing(&path))?;
+        }
+        Ok(())
+    }
+
+    fn sandbox_of(&self, network: &NetworkJoin) -> Result<Option<SandboxRecord>, ContainerError> {
+        match network {
+            NetworkJoin::Sandbox(id) => Ok(self.networks.sandbox(id)?),
+            _ => Ok(None),
+        }
+    }
+
+    /// Names the namespaces of others in the spec; true if it changed.
+    async fn join_namespaces(
+        &self,
+        record: &mut ContainerRecord,
+        provision: &Provision,
+    ) -> Result<bool, ContainerError> {
+        let mut paths: Vec<(&str, PathBuf)> = Vec::new();
+        match &provision.network {
+            NetworkJoin::Private | NetworkJoin::Host => {}
+            NetworkJoin::Sandbox(id) => {
+                let sandbox = self.networks.sandbox(id)?;
+                let sandbox = sandbox.ok_or_else(|| {
+                    ContainerError::invalid("network_mode", id, "the network sandbox is gone")
+                })?;
+                paths.push(("network", sandbox.netns));
+            }
+            NetworkJoin::Container(id) => {
+                paths.push((
+                    "network",
+                    self.namespace_of("network_mode", id, "net").await?,
+                ));
+            }
+        }
+        for (kind, id) in &provision.parents {
+            paths.push((kind, self.namespace_of(kind, id, kind).await?));
+        }
+        if paths.is_empty() {
+            return Ok(false);
+        }
+        let damaged = |source| ContainerError::Damaged {
+            id: record.id.clone(),
+            source,
+        };
+        let mut spec: Value = serde_json::from_slice(&record.spec).map_err(damaged)?;
+        let mut changed = false;
+        for (kind, path) in paths {
+            changed |= set_namespace_path(&mut spec, kind, &path);
+        }
+        if changed {
+            record.spec = spec.to_string().into_bytes();
+        }
+        Ok(changed)
+    }
+
+    async fn namespace_of(
+        &self,
+        attribute: &str,
+        id: &str,
+        kind: &str,
+    ) -> Result<PathBuf, ContainerError> {
+        let task = self.engine.task(id).await?;
+        let running =
+            task.filter(|task| matches!(task.status, TaskStatus::Running | TaskStatus::Paused));
+        let task = running.ok_or_else(|| ContainerError::ParentNotRunning {
+            what: attribute.into(),
+            container: id.into(),
+        })?;
+        Ok(PathBuf::from(format!("/proc/{}/ns/{kind}", task.pid)))
+    }
+
+    /// Sends `signal`, waits up to `grace`, kills, and waits for the end; an ended one is not an error. The task stays.
+    pub async fn stop(
+        &self,
+        id: &str,
+        signal: u32,
+        grace: Duration,
+    ) -> Result<ExitStatus, ContainerError> {
+        let Some(task) = self.engine.task(id).await? else {
+            return Err(EngineError::NotFound {
+                what: format!("task `{id}`"),
+            }
+            .into());
+        };
+        if task.status == TaskStatus::Paused {
+            // A frozen process acts on no signal.
+            self.engine.resume_task(id).await?;
+        }
+        let ended = {
+            let end = self.engine.wait_task(id);
+            tokio::pin!(end);
+            // Most ended ones are found here without a signal.
+            if task.status == TaskStatus::Stopped {
+                return Ok(end.await?);
+            }
+            self.engine.kill_task(id, signal, false).await?;
+            tokio::time::timeout(grace, &mut end).await
+        };
+        if let Ok(status) = ended {
+            return Ok(status?);
+        }
+        self.engine.kill_task(id, KILL, true).await?;
+        Ok(self.engine.wait_task(id).await?)
+    }
+
+    /// Kills what still runs; removes task, record, snapshot, files, FIFOs; with `volumes` its anonymous volumes too.
+    /// Goes on after a failure and returns the first; what is gone already is no failure.
+    pub async fn remove(&self, id: &str, volumes: bool) -> Result<(), ContainerError> {
+        let record = self.engine.container(id).await?;
+        let mut first = None;
+        let mut note = |result: Result<(), ContainerError>| {
+            if let Err(error) = result {
+                tracing::warn!(id, %error, "cannot remove all of a container");
+                first.get_or_insert(error);
+            }
+        };
+        let task = self.discard_task(id).await;
+        let task_is_gone = task.is_ok();
+        note(task);
+        if !task_is_gone {
+            // What still runs would lose its files under its feet.
+            return first.map_or(Ok(()), Err);
+        }
+        let mut provision = Provision::default();
+        if let Some(record) = &record {
+            match Provision::of(record) {
+                Ok(found) => provision = found.unwrap_or_default(),
+                Err(error) => note(Err(error)),
+            }
+        }
+        let snapshot = record.map_or_else(|| id.to_owned(), |record| record.snapshot_key);
+        note(self.engine.delete_container(id).await.map_err(Into::into));
+        let images = create::image_snapshots(id, &mut provision.mounts).map(|(key, _)| key);
+        for key in images.chain([snapshot]).collect::<Vec<_>>() {
+            note(self.engine.remove_snapshot(&key).await.map_err(Into::into));
+        }
+        note(self.remove_files(id));
+        note(self.release_volumes(&provision, volumes).await);
+        self.remove_cgroup_parent();
+        first.map_or(Ok(()), Err)
+    }
+
+    /// Unmounts volumes that no other container has, and removes anonymous ones if asked to.
+    async fn release_volumes(
+        &self,
+        provision: &Provision,
+        anonymous: bool,
+    ) -> Result<(), ContainerError> {
+        let named = provision.mounts.iter().filter(|mount| mount.name.is_some());
+        let named: Vec<_> = named.collect();
+        if named.is_empty() {
+            return Ok(());
+        }
+        let others = self.engine.containers(&[]).await?;
+        for mount in named {
+            let name = mount.name.as_deref().unwrap_or_default();
+            volume::release(&self.state, name, &others)?;
+            if anonymous && mount.anonymous && volume::users(&others, name).is_empty() {
+                volume::remove(&self.state, name)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Kills what runs of a task, and removes it. Not an error if there is none.
+    async fn discard_task(&self, id: &str) -> Result<(), ContainerError> {
+        let Some(task) = self.engine.task(id).await? else {
+            return Ok(());
+        };
+        if task.status != TaskStatus::Stopped {
+            if task.status == TaskStatus::Paused {
+                self.engine.resume_task(id).await?;
+            }
+            self.engine.kill_task(id, KILL, true).await?;
+            // A task that was made and never started has no exit to wait for.
+            if task.status != TaskStatus::Created {
+                self.engine.wait_task(id).await?;
+            }
+        }
+        self.engine.delete_task(id).await?;
+        Ok(())
+    }
+
+    /// Removes the folders of a container, with what is mounted in them.
+    pub(super) fn remove_files(&self, id: &str) -> Result<(), ContainerError> {
+        let run = self.state.container_run(id);
+        for mount in ["secrets", "shm"] {
+            let path = run.join(mount);
+            volume::unmount(&path)
+                .map_err(ContainerError::io(format!("unmount {}", path.display())))?;
+        }
+        for folder in [run, self.state.container(id)] {
+            remove_folder(&folder)?;
+        }
+        // Only what nerdctl has made by itself; a link would lead to files that are gone now.
+        remove_folder(&labels::nerdctl_folder(self.engine.options(), id))
+    }
+
+    /// Lock of the common parent of our cgroups.
+    fn cgroup_lock(&self) -> Result<std::fs::File, ContainerError> {
+        create_private_dir(self.state.run())?;
+        let path = self.state.run().join("cgroup.lock");
+        let open = || {
+            let mut options = OpenOptions::new();
+            let file = options
+                .write(true)
+                .create(true)
+                .truncate(false)
+                .mode(0o600)
+                .open(&path)?;
+            file.lock_shared()?;
+            Ok(file)
+        };
+        open().map_err(ContainerError::io(format!("lock {}", path.display())))
+    }
+
+    /// Removes the common parent of our cgroups once nobody is in it.
+    fn remove_cgroup_parent(&self) {
+        if Host::get().systemd {
+            return;
+        }
+        let path = self.state.run().join("cgroup.lock");
+        let Ok(lock) = OpenOptions::new().write(true).open(&path) else {
+            return;
+        };
+        // Somebody starts a container just now, and will be the one to remove it.
+        if lock.try_lock().is_err() {
+            return;
+        }
+        let root = Path::new("/sys/fs/cgroup");
+        let name = CGROUP_PARENT.trim_start_matches('/');
+        let controllers = std::fs::read_dir(root).into_iter().flatten().flatten();
+        let nested = controllers.map(|entry| entry.path().join(name));
+        for folder in nested.chain([root.join(name)]) {
+            match std::fs::remove_dir(&folder) {
+                Ok(()) => {}
+                Err(error) => tracing::trace!(folder = %folder.display(), %error, "cgroup stays"),
+            }
+        }
+    }
+}
+
+fn remove_folder(folder: &Path) -> Result<(), ContainerError> {
+    let removed = match std::fs::symlink_metadata(folder) {
+        Ok(found) if found.is_symlink() => std::fs::remove_file(folder),
+        Ok(_) => std::fs::remove_dir_all(folder),
+        Err(error) => Err(error),
+    };
+    match removed {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(ContainerError::io(format!(
+            "remove {}",
+            folder.display()
+        ))(error)),
+        _ => Ok(()),
+    }
+}
+
+/// Every user of the container may read it, whatever our umask is.
+fn write_public(path: &Path, text: &str) -> io::Result<()> {
+    let mut options = OpenOptions::new();
+    let mut file = options
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o644)
+        .open(path)?;
+    file.write_all(text.as_bytes())?;
+    file.set_permissions(Permissions::from_mode(0o644))
+}

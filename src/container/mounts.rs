@@ -1,0 +1,916 @@
+//! The mounts of a container: what the service, its image and other containers bring, as records and as parts of the
+//! spec.
+
+use std::collections::BTreeMap;
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _};
+use std::path::{Component, Path, PathBuf};
+
+use rustix::fs::{Mode, OFlags, ResolveFlags};
+use serde_json::Value;
+
+use super::provision::{MountRecord, Provision};
+use super::{ContainerError, Creation, Desired, VolumeRecord, label, volume};
+use crate::engine::ContainerRecord;
+use crate::engine::spec::{Host, SpecMount, bind_options};
+use crate::model::{Mount, MountKind};
+use crate::state::StateRoot;
+
+/// What a container mounts.
+#[derive(Debug, Default)]
+pub(super) struct Planned {
+    pub(super) records: Vec<MountRecord>,
+    /// Volumes that may take the image's content, by mount.
+    pub(super) fills: Vec<Fill>,
+    /// Anonymous volumes by target.
+    pub(super) anonymous: BTreeMap<String, String>,
+    /// Volumes that were made just now and that nobody else can have.
+    pub(super) made: Vec<String>,
+}
+
+/// A volume to fill from the image.
+#[derive(Clone, Debug)]
+pub(super) struct Fill {
+    pub(super) folder: PathBuf,
+    pub(super) data: PathBuf,
+    pub(super) target: PathBuf,
+}
+
+/// Plans the mounts and makes the volumes and host folders that are missing. What was made is in `planned` even after a
+/// failure.
+pub(super) fn plan(
+    state: &StateRoot,
+    creation: &Creation<'_>,
+    planned: &mut Planned,
+) -> Result<(), ContainerError> {
+    let mut mounts = Mounts {
+        state,
+        creation,
+        planned,
+        records: Vec::new(),
+        fills: Vec::new(),
+    };
+    let service = creation.service;
+    let mut own: Vec<PathBuf> = Vec::new();
+    for mount in &service.volumes {
+        own.push(clean_target("volumes", &mount.target)?);
+    }
+    for entry in &service.tmpfs {
+        own.push(tmpfs_entry(entry)?.destination);
+    }
+    let mut taken = own.clone();
+    for entry in &service.volumes_from {
+        let record = donor(entry, creation.volumes_from).ok_or_else(|| {
+            ContainerError::invalid("volumes_from", entry, "there is no such container")
+        })?;
+        for mount in inherited_mounts(entry, record)? {
+            if !own.contains(&mount.destination) {
+                taken.push(mount.destination.clone());
+                mounts
+                    .records
+                    .retain(|known| known.destination != mount.destination);
+                mounts.records.push(mount);
+            }
+        }
+    }
+    for target in &creation.image.config.volumes {
+        let target = clean_target("volumes", target)?;
+        if !taken.contains(&target) {
+            mounts.anonymous(&Mount::default(), target)?;
+        }
+    }
+    for mount in &service.volumes {
+        mounts.add(mount)?;
+    }
+    for entry in &service.tmpfs {
+        mounts.records.push(tmpfs_entry(entry)?);
+    }
+    let Mounts { records, fills, .. } = mounts;
+    planned.records = records;
+    planned.fills = fills;
+    Ok(())
+}
+
+struct Mounts<'a> {
+    state: &'a StateRoot,
+    creation: &'a Creation<'a>,
+    planned: &'a mut Planned,
+    records: Vec<MountRecord>,
+    fills: Vec<Fill>,
+}
+
+impl Mounts<'_> {
+    fn add(&mut self, mount: &Mount) -> Result<(), ContainerError> {
+        let target = clean_target("volumes", &mount.target)?;
+        match mount.kind {
+            MountKind::Bind => self.records.push(bind(self.creation, mount, target)?),
+            MountKind::Tmpfs => self.records.push(tmpfs(mount, target)?),
+            MountKind::Volume => {
+                match mount.source.as_deref().filter(|source| !source.is_empty()) {
+                    Some(key) => self.named(mount, key, target)?,
+                    None => self.anonymous(mount, target)?,
+                }
+            }
+            MountKind::Image => self.records.push(image(self.creation, mount, target)?),
+            MountKind::Npipe | MountKind::Cluster => {
+                return Err(ContainerError::invalid(
+                    "volumes.type",
+                    format!("{:?}", mount.kind).to_lowercase(),
+                    "only `bind`, `volume`, `tmpfs` and `image` can be mounted",
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    fn named(&mut self, mount: &Mount, key: &str, target: PathBuf) -> Result<(), ContainerError> {
+        let volume = self.creation.project.volumes.get(key).ok_or_else(|| {
+            ContainerError::invalid("volumes", key, "the project does not define it")
+        })?;
+        let record = if let Some(record) = volume::find(self.state, &volume.name)? {
+            record
+        } else if volume.external {
+            return Err(ContainerError::MissingVolume {
+                volume: volume.name.clone(),
+            });
+        } else {
+            let mut labels: BTreeMap<String, String> = volume.labels.clone().into_iter().collect();
+            labels.insert(label::PROJECT.into(), self.creation.project.name.clone());
+            labels.insert(label::VOLUME.into(), key.into());
+            let definition = self.creation.desired.volumes.get(&volume.name);
+            let record = VolumeRecord {
+                name: volume.name.clone(),
+                driver: volume.driver.clone().unwrap_or_else(|| "local".into()),
+                driver_opts: volume.driver_opts.clone().into_iter().collect(),
+                labels,
+                anonymous: false,
+                definition: definition.cloned().unwrap_or_default(),
+                created_at: jiff::Timestamp::now(),
+            };
+            volume::create(self.state, &record)?;
+            record
+        };
+        self.volume(mount, &record, target)
+    }
+
+    /// An anonymous volume: the one that the replaced container had at this target, else a new one.
+    fn anonymous(&mut self, mount: &Mount, target: PathBuf) -> Result<(), ContainerError> {
+        let key = target.to_string_lossy().into_owned();
+        let inherited = match self
+            .creation
+            .inherits
+            .map(Desired::of)
+            .transpose()?
+            .flatten()
+        {
+            Some(old) => old.anonymous_volumes.get(&key).cloned(),
+            None => None,
+        };
+        let wanted =
+            inherited.or_else(|| self.creation.desired.anonymous_volumes.get(&key).cloned());
+        let (name, known) = match wanted {
+            Some(name) => (name, true),
+            None => (super::create::random_id()?, false),
+        };
+        let record = if let Some(record) = volume::find(self.state, &name)? {
+            record
+        } else {
+            let options = mount.volume.as_ref();
+            let labels = options
+                .map(|options| options.labels.clone())
+                .unwrap_or_default();
+            let mut labels: BTreeMap<String, String> = labels.into_iter().collect();
+            labels.insert(label::PROJECT.into(), self.creation.project.name.clone());
+            labels.insert(label::SERVICE.into(), self.creation.service.name.clone());
+            let record = VolumeRecord {
+                name: name.clone(),
+                driver: "local".into(),
+                labels,
+                anonymous: true,
+                created_at: jiff::Timestamp::now(),
+                ..VolumeRecord::default()
+            };
+            volume::create(self.state, &record)?;
+            if !known {
+                self.planned.made.push(name.clone());
+            }
+            record
+        };
+        self.planned.anonymous.insert(key, name);
+        self.volume(mount, &record, target)
+    }
+
+    fn volume(
+        &mut self,
+        mount: &Mount,
+        record: &VolumeRecord,
+        target: PathBuf,
+    ) -> Result<(), ContainerError> {
+        let data = volume::provide(self.state, record)?;
+        let folder = self.state.volume(&record.name);
+        let options = mount.volume.clone().unwrap_or_default();
+        let subpath = options
+            .subpath
+            .as_deref()
+            .filter(|subpath| !subpath.is_empty());
+        if !options.nocopy && subpath.is_none() && volume::wants_filling(&folder, &data) {
+            self.fills.push(Fill {
+                folder,
+                data: data.clone(),
+                target: target.clone(),
+            });
+        }
+        let source = match subpath {
+            Some(subpath) => inside(&data, subpath)?,
+            None => data,
+        };
+        self.records.push(MountRecord {
+            kind: "volume".into(),
+            name: Some(record.name.clone()),
+            source,
+            destination: target,
+            read_only: mount.read_only,
+            spec_kind: "bind".into(),
+            options: bind_options(mount.read_only, true, Host::get()),
+            anonymous: record.anonymous,
+            ..MountRecord::default()
+        });
+        Ok(())
+    }
+}
+
+/// An image; its snapshot is made by [`super::Containers::create`], which knows the image store.
+fn image(
+    creation: &Creation<'_>,
+    mount: &Mount,
+    target: PathBuf,
+) -> Result<MountRecord, ContainerError> {
+    let source = mount.source.as_deref().unwrap_or_default();
+    if source.is_empty() {
+        return Err(ContainerError::invalid(
+            "volumes.source",
+            "",
+            "an image mount needs one",
+        ));
+    }
+    let options = mount.image.as_ref();
+    if let Some(subpath) = options.and_then(|options| options.subpath.as_deref()) {
+        let reason = "only a whole image can be mounted";
+        return Err(ContainerError::invalid(
+            "volumes.image.subpath",
+            subpath,
+            reason,
+        ));
+    }
+    // A service stands for the image that it runs from.
+    let service = creation.project.services.get(source);
+    let reference = service
+        .and_then(|service| service.image.as_deref())
+        .unwrap_or(source);
+    Ok(MountRecord {
+        kind: "image".into(),
+        source: reference.into(),
+        destination: target,
+        read_only: mount.read_only,
+        ..MountRecord::default()
+    })
+}
+
+/// The real path of `subpath` in a volume; links are followed inside the volume only.
+fn inside(data: &Path, subpath: &str) -> Result<PathBuf, ContainerError> {
+    let failed = |error: std::io::Error| {
+        if error.kind() == std::io::ErrorKind::NotFound {
+            return ContainerError::MissingSource {
+                path: data.join(subpath),
+            };
+        }
+        ContainerError::io(format!("open {}", data.join(subpath).display()))(error)
+    };
+    let open = || -> std::io::Result<PathBuf> {
+        let root = std::fs::File::open(data)?;
+        let found = rustix::fs::openat2(
+            &root,
+            subpath,
+            OFlags::PATH | OFlags::CLOEXEC,
+            Mode::empty(),
+            ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS,
+        )?;
+        let number = std::os::fd::AsRawFd::as_raw_fd(&found);
+        std::fs::read_link(format!("/proc/self/fd/{number}"))
+    };
+    open().map_err(failed)
+}
+
+const PROPAGATIONS: [&str; 6] = [
+    "private", "rprivate", "shared", "rshared", "slave", "rslave",
+];
+
+fn bind(
+    creation: &Creation<'_>,
+    mount: &Mount,
+    target: PathBuf,
+) -> Result<MountRecord, ContainerError> {
+    let options = mount.bind.clone().unwrap_or_default();
+    let written = mount.source.as_deref().unwrap_or_default();
+    if written.is_empty() {
+        return Err(ContainerError::invalid(
+            "volumes.source",
+            "",
+            "a bind mount needs one",
+        ));
+    }
+    let source = creation.project.working_dir.join(written);
+    if !source.exists() {
+        if options.create_host_path == Some(false) {
+            return Err(ContainerError::MissingSource { path: source });
+        }
+        create_host_path(&source)
+            .map_err(ContainerError::io(format!("make {}", source.display())))?;
+    }
+    let propagation = options
+        .propagation
+        .as_deref()
+        .filter(|text| !text.is_empty());
+    let propagation = propagation.unwrap_or("rprivate");
+    if !PROPAGATIONS.contains(&propagation) {
+        return Err(ContainerError::invalid(
+            "volumes.bind.propagation",
+            propagation,
+            format!("it is one of {}", PROPAGATIONS.join(", ")),
+        ));
+    }
+    let mut flags = match options.recursive.as_deref() {
+        None | Some("" | "enabled") => bind_options(mount.read_only, source.is_dir(), Host::get()),
+        Some("disabled") if mount.read_only => vec!["bind".into(), "ro".into()],
+        Some("disabled") => vec!["bind".into()],
+        Some("writable") if mount.read_only => vec!["rbind".into(), "ro".into()],
+        Some("readonly") if mount.read_only => vec!["rbind".into(), "rro".into()],
+        Some(other) => {
+            let reason =
+                "it is `enabled` or `disabled`, with `read_only` also `writable` or `readonly`";
+            return Err(ContainerError::invalid(
+                "volumes.bind.recursive",
+                other,
+                reason,
+            ));
+        }
+    };
+    flags.push(propagation.into());
+    Ok(MountRecord {
+        kind: "bind".into(),
+        source,
+        destination: target,
+        read_only: mount.read_only,
+        propagation: propagation.into(),
+        spec_kind: "bind".into(),
+        options: flags,
+        ..MountRecord::default()
+    })
+}
+
+/// Makes a missing folder for everybody to read, owned as the nearest folder that was there.
+fn create_host_path(path: &Path) -> std::io::Result<()> {
+    let mut missing = Vec::new();
+    let mut existing = path;
+    while !existing.exists() {
+        missing.push(existing);
+        existing = existing.parent().unwrap_or(Path::new("/"));
+    }
+    let owner = std::fs::metadata(existing)?;
+    for folder in missing.into_iter().rev() {
+        match std::fs::DirBuilder::new().mode(0o755).create(folder) {
+            Ok(()) => {
+                std::fs::set_permissions(folder, std::fs::Permissions::from_mode(0o755))?;
+                std::os::unix::fs::chown(folder, Some(owner.uid()), Some(owner.gid()))?;
+            }
+            // Another replica was faster.
+            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+fn tmpfs(mount: &Mount, target: PathBuf) -> Result<MountRecord, ContainerError> {
+    let options = mount.tmpfs.clone().unwrap_or_default();
+    let mut flags = default_tmpfs_options();
+    if mount.read_only {
+        flags.push("ro".into());
+    }
+    if let Some(size) = options.size.filter(|size| *size != 0) {
+        if size < 0 {
+            let reason = "it cannot be negative";
+            return Err(ContainerError::invalid(
+                "volumes.tmpfs.size",
+                size.to_string(),
+                reason,
+            ));
+        }
+        flags.push(format!("size={size}"));
+    }
+    if let Some(mode) = options.mode.filter(|mode| *mode != 0) {
+        flags.push(format!("mode={mode:o}"));
+    }
+    Ok(tmpfs_record(target, flags, mount.read_only))
+}
+
+fn default_tmpfs_options() -> Vec<String> {
+    ["noexec", "nosuid", "nodev", "rprivate"]
+        .map(Into::into)
+        .into()
+}
+
+fn tmpfs_record(destination: PathBuf, options: Vec<String>, read_only: bool) -> MountRecord {
+    MountRecord {
+        kind: "tmpfs".into(),
+        destination,
+        read_only,
+        spec_kind: "tmpfs".into(),
+        options,
+        ..MountRecord::default()
+    }
+}
+
+/// Pairs of which the later one counts.
+const OPPOSITES: [(&str, &str); 9] = [
+    ("noexec", "exec"),
+    ("nosuid", "suid"),
+    ("nodev", "dev"),
+    ("ro", "rw"),
+    ("async", "sync"),
+    ("noatime", "atime"),
+    ("nodiratime", "diratime"),
+    ("norelatime", "relatime"),
+    ("nostrictatime", "strictatime"),
+];
+
+/// Reads an entry of `tmpfs`, as `/run:size=64m,exec`.
+fn tmpfs_entry(entry: &str) -> Result<MountRecord, ContainerError> {
+    let (target, text) = entry.split_once(':').unwrap_or((entry, ""));
+    let target = clean_target("tmpfs", target)?;
+    let mut options = default_tmpfs_options();
+    for option in text.split(',').filter(|option| !option.is_empty()) {
+        let name = option.split_once('=').map_or(option, |(name, _)| name);
+        let pair = OPPOSITES.iter().find(|(a, b)| *a == option || *b == option);
+        let known = pair.is_some()
+            || PROPAGATIONS.contains(&option)
+            || (option.contains('=')
+                && [
+                    "size",
+                    "mode",
+                    "uid",
+                    "gid",
+                    "nr_inodes",
+                    "nr_blocks",
+                    "mpol",
+                ]
+                .contains(&name));
+        if !known {
+            let reason = format!("tmpfs has no option `{option}`");
+            return Err(ContainerError::invalid("tmpfs", entry, reason));
+        }
+        options.retain(|other| {
+            let same = other == option
+                || other
+                    .split_once('=')
+                    .is_some_and(|(known, _)| known == name);
+            let opposite = pair.is_some_and(|(a, b)| other == a || other == b);
+            let propagation =
+                PROPAGATIONS.contains(&option) && PROPAGATIONS.contains(&other.as_str());
+            !same && !opposite && !propagation
+        });
+        options.push(option.into());
+    }
+    let read_only = options.iter().any(|option| option == "ro");
+    Ok(tmpfs_record(target, options, read_only))
+}
+
+/// The container that `volumes_from: entry` names, as `SERVICE[:ro]` or `container:NAME[:ro]`.
+fn donor<'a>(entry: &str, donors: &'a [ContainerRecord]) -> Option<&'a ContainerRecord> {
+    let has = |record: &ContainerRecord, label: &str, value: &str| {
+        record.labels.get(label).is_some_and(|found| found == value)
+    };
+    let mut donors = donors.iter();
+    if let Some(rest) = entry.strip_prefix("container:") {
+        let name = rest.split(':').next().unwrap_or_default();
+        return donors.find(|record| {
+            has(record, label::NAME, name) || (!name.is_empty() && record.id.starts_with(name))
+        });
+    }
+    let service = entry.split(':').next().unwrap_or_default();
+    donors.find(|record| has(record, label::SERVICE, service))
+}
+
+/// The mounts that `volumes_from: entry` takes from `record`: binds and volumes, as in Docker.
+fn inherited_mounts(
+    entry: &str,
+    record: &ContainerRecord,
+) -> Result<Vec<MountRecord>, ContainerError> {
+    let read_only = entry.ends_with(":ro");
+    let mounts = match Provision::of(record)? {
+        Some(provision) => provision.mounts,
+        None => foreign_mounts(record)?,
+    };
+    let own = ["tmpfs", "image"];
+    let shared = mounts
+        .into_iter()
+        .filter(|mount| !own.contains(&mount.kind.as_str()));
+    Ok(shared
+        .map(|mut mount| {
+            if read_only && !mount.read_only {
+                mount.read_only = true;
+                mount.options.push("ro".into());
+            }
+            mount
+        })
+        .collect())
+}
+
+/// Bind mounts in the spec of another tool's container, but for the files that every container has its own of.
+fn foreign_mounts(record: &ContainerRecord) -> Result<Vec<MountRecord>, ContainerError> {
+    let spec: Value =
+        serde_json::from_slice(&record.spec).map_err(|source| ContainerError::Damaged {
+            id: record.id.clone(),
+            source,
+        })?;
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let list = spec
+        .get("mounts")
+        .and_then(Value::as_array)
+        .cloned()
+        .unwrap_or_default();
+    let kept = list.into_iter().filter(|mount| {
+        let destination = text(&mount["destination"]);
+        let own = [
+            "/etc/hosts",
+            "/etc/hostname",
+            "/etc/resolv.conf",
+            "/sbin/docker-init",
+            "/sbin/tini",
+        ];
+        mount["type"] == "bind"
+            && !own.contains(&destination.as_str())
+            && !destination.starts_with("/dev")
+    });
+    Ok(kept
+        .map(|mount| {
+            let options: Vec<String> = mount["options"]
+                .as_array()
+                .into_iter()
+                .flatten()
+                .map(text)
+                .collect();
+            MountRecord {
+                kind: "bind".into(),
+                source: text(&mount["source"]).into(),
+                destination: text(&mount["destination"]).into(),
+                read_only: options
+                    .iter()
+                    .any(|option| option == "ro" || option == "rro"),
+                spec_kind: "bind".into(),
+                options,
+                ..MountRecord::default()
+            }
+        })
+        .collect())
+}
+
+/// A target without `.`, `..` and double slashes.
+fn clean_target(attribute: &str, target: &str) -> Result<PathBuf, ContainerError> {
+    let refuse = |reason: &str| Err(ContainerError::invalid(attribute, target, reason));
+    if !target.starts_with('/') {
+        return refuse("the target must be an absolute path in the container");
+    }
+    let mut clean = PathBuf::from("/");
+    for component in Path::new(target).components() {
+        match component {
+            Component::Normal(part) => clean.push(part),
+            Component::ParentDir => {
+                clean.pop();
+            }
+            Component::RootDir | Component::CurDir | Component::Prefix(_) => {}
+        }
+    }
+    if clean == Path::new("/") {
+        return refuse("the root of the container cannot be replaced");
+    }
+    Ok(clean)
+}
+
+impl MountRecord {
+    pub(super) fn to_spec(&self) -> SpecMount {
+        let source = if self.spec_kind == "tmpfs" {
+            "tmpfs".to_owned()
+        } else {
+            self.source.to_string_lossy().into_owned()
+        };
+        SpecMount {
+            destination: self.destination.clone(),
+            kind: self.spec_kind.clone(),
+            source,
+            options: self.options.clone(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::image::{Image, ImageConfig};
+    use crate::model::{BindOptions, Project, Service, TmpfsOptions, Volume, VolumeOptions};
+
+    struct World {
+        _folder: tempfile::TempDir,
+        state: StateRoot,
+        project: Project,
+        image: Image,
+        desired: Desired,
+    }
+
+    impl World {
+        fn new() -> Self {
+            let folder = tempfile::tempdir().unwrap();
+            let mut project = Project {
+                name: "shop".into(),
+                working_dir: folder.path().join("project"),
+                ..Project::default()
+            };
+            let volume = |name: &str, external| Volume {
+                name: name.into(),
+                external,
+                ..Volume::default()
+            };
+            project
+                .volumes
+                .insert("data".into(), volume("shop_data", false));
+            project
+                .volumes
+                .insert("outer".into(), volume("outer", true));
+            Self {
+                state: StateRoot::new(Some(folder.path())),
+                _folder: folder,
+                project,
+                image: Image {
+                    config: ImageConfig {
+                        volumes: vec!["/var/lib/db/".into()],
+                        ..ImageConfig::default()
+                    },
+                    ..Image::default()
+                },
+                desired: Desired::default(),
+            }
+        }
+
+        fn plan(
+            &self,
+            service: &Service,
+            inherits: Option<&ContainerRecord>,
+            volumes_from: &[ContainerRecord],
+        ) -> Result<Planned, ContainerError> {
+            let creation = Creation {
+                project: &self.project,
+                service,
+                desired: &self.desired,
+                image: &self.image,
+                sandbox: None,
+                parents: &BTreeMap::new(),
+                volumes_from,
+                inherits,
+                lease: "",
+            };
+            let mut planned = Planned::default();
+            plan(&self.state, &creation, &mut planned).map(|()| planned)
+        }
+    }
+
+    fn mount(kind: MountKind, source: Option<&str>, target: &str) -> Mount {
+        Mount {
+            kind,
+            source: source.map(Into::into),
+            target: target.into(),
+            ..Mount::default()
+        }
+    }
+
+    fn service(volumes: Vec<Mount>) -> Service {
+        Service {
+            name: "web".into(),
+            volumes,
+            ..Service::default()
+        }
+    }
+
+    fn at<'a>(planned: &'a Planned, destination: &str) -> &'a MountRecord {
+        let mut records = planned.records.iter();
+        records
+            .find(|record| record.destination == Path::new(destination))
+            .unwrap()
+    }
+
+    #[test]
+    fn volumes_of_the_image_are_anonymous_unless_covered() {
+        let world = World::new();
+        let planned = world.plan(&service(Vec::new()), None, &[]).unwrap();
+        let record = at(&planned, "/var/lib/db");
+        assert!(record.anonymous && record.name.as_ref().is_some_and(|name| name.len() == 64));
+        assert_eq!(planned.made.len(), 1);
+        assert_eq!(planned.fills.len(), 1);
+
+        let covered = service(vec![mount(MountKind::Volume, Some("data"), "/var/lib/db")]);
+        let planned = world.plan(&covered, None, &[]).unwrap();
+        assert_eq!(planned.records.len(), 1);
+        assert_eq!(planned.records[0].name.as_deref(), Some("shop_data"));
+    }
+
+    #[test]
+    fn anonymous_volumes_are_kept_over_a_recreate() {
+        let world = World::new();
+        let first = world.plan(&service(Vec::new()), None, &[]).unwrap();
+        let desired = Desired {
+            anonymous_volumes: first.anonymous.clone(),
+            ..Desired::default()
+        };
+        let mut old = ContainerRecord::default();
+        let json = serde_json::to_vec(&desired).unwrap();
+        old.extensions
+            .insert(super::super::DESIRED_EXTENSION.into(), json);
+        let second = world.plan(&service(Vec::new()), Some(&old), &[]).unwrap();
+        assert_eq!(second.anonymous, first.anonymous);
+        assert!(second.made.is_empty());
+    }
+
+    #[test]
+    fn an_external_volume_must_exist_and_others_are_made_with_labels() {
+        let world = World::new();
+        let outer = service(vec![mount(MountKind::Volume, Some("outer"), "/o")]);
+        assert!(matches!(
+            world.plan(&outer, None, &[]),
+            Err(ContainerError::MissingVolume { volume }) if volume == "outer"
+        ));
+        let data = service(vec![mount(MountKind::Volume, Some("data"), "/d")]);
+        world.plan(&data, None, &[]).unwrap();
+        let record = volume::find(&world.state, "shop_data").unwrap().unwrap();
+        assert_eq!(record.labels[label::VOLUME], "data");
+        assert!(!record.anonymous);
+    }
+
+    #[test]
+    fn a_missing_bind_source_is_made_unless_forbidden() {
+        let world = World::new();
+        std::fs::create_dir(&world.project.working_dir).unwrap();
+        let mut bind = mount(MountKind::Bind, Some("./src/app"), "/app");
+        bind.read_only = true;
+        let planned = world.plan(&service(vec![bind.clone()]), None, &[]).unwrap();
+        let record = at(&planned, "/app");
+        assert!(world.project.working_dir.join("src/app").is_dir());
+        assert_eq!(record.propagation, "rprivate");
+        assert!(record.options.contains(&"rbind".into()) && record.read_only);
+
+        bind.source = Some("./other".into());
+        bind.bind = Some(BindOptions {
+            create_host_path: Some(false),
+            ..BindOptions::default()
+        });
+        assert!(matches!(
+            world.plan(&service(vec![bind]), None, &[]),
+            Err(ContainerError::MissingSource { .. })
+        ));
+    }
+
+    #[test]
+    fn a_subpath_stays_inside_the_volume() {
+        let world = World::new();
+        let mut volume = mount(MountKind::Volume, Some("data"), "/d");
+        world
+            .plan(&service(vec![volume.clone()]), None, &[])
+            .unwrap();
+        let data = world.state.volume("shop_data").join("_data");
+        std::fs::create_dir_all(data.join("etc/real")).unwrap();
+        std::os::unix::fs::symlink("/etc/real", data.join("link")).unwrap();
+        volume.volume = Some(VolumeOptions {
+            subpath: Some("link".into()),
+            ..VolumeOptions::default()
+        });
+        let planned = world
+            .plan(&service(vec![volume.clone()]), None, &[])
+            .unwrap();
+        assert_eq!(at(&planned, "/d").source, data.join("etc/real"));
+        volume.volume = Some(VolumeOptions {
+            subpath: Some("nothing".into()),
+            ..VolumeOptions::default()
+        });
+        assert!(matches!(
+            world.plan(&service(vec![volume]), None, &[]),
+            Err(ContainerError::MissingSource { .. })
+        ));
+    }
+
+    #[test]
+    fn volumes_from_brings_all_but_tmpfs_and_own_mounts_win() {
+        let world = World::new();
+        let provision = Provision {
+            mounts: vec![
+                tmpfs_entry("/t").unwrap(),
+                MountRecord {
+                    kind: "bind".into(),
+                    source: "/srv".into(),
+                    destination: "/srv".into(),
+                    options: vec!["rbind".into()],
+                    ..MountRecord::default()
+                },
+                MountRecord {
+                    kind: "bind".into(),
+                    source: "/old".into(),
+                    destination: "/own".into(),
+                    ..MountRecord::default()
+                },
+            ],
+            ..Provision::default()
+        };
+        let mut donor = ContainerRecord::default();
+        let json = serde_json::to_vec(&provision).unwrap();
+        donor
+            .extensions
+            .insert(super::super::provision::EXTENSION.into(), json);
+        donor.labels.insert(label::SERVICE.into(), "donor".into());
+        let mut other = ContainerRecord::default();
+        other.labels.insert(label::NAME.into(), "alone".into());
+        let service = Service {
+            tmpfs: vec!["/own".into()],
+            volumes_from: vec!["donor:ro".into()],
+            ..Service::default()
+        };
+        let planned = world.plan(&service, None, &[other, donor]).unwrap();
+        assert!(at(&planned, "/srv").read_only);
+        assert!(at(&planned, "/srv").options.contains(&"ro".into()));
+        assert_eq!(at(&planned, "/own").kind, "tmpfs");
+        assert!(
+            !planned
+                .records
+                .iter()
+                .any(|record| record.destination == Path::new("/t"))
+        );
+    }
+
+    #[test]
+    fn options_of_a_tmpfs_replace_their_opposites() {
+        let record = tmpfs_entry("/x:exec,size=1m,mode=700,uid=5,size=2m,ro").unwrap();
+        assert_eq!(
+            record.options,
+            [
+                "nosuid", "nodev", "rprivate", "exec", "mode=700", "uid=5", "size=2m", "ro"
+            ]
+        );
+        assert!(record.read_only);
+        for entry in ["/x:foo=1", "/x:size", "x", "/"] {
+            assert!(tmpfs_entry(entry).is_err(), "{entry}");
+        }
+        let mut long = mount(MountKind::Tmpfs, None, "/y");
+        long.tmpfs = Some(TmpfsOptions {
+            size: Some(1024),
+            mode: Some(0o700),
+        });
+        let record = tmpfs(&long, "/y".into()).unwrap();
+        assert_eq!(
+            record.options,
+            [
+                "noexec",
+                "nosuid",
+                "nodev",
+                "rprivate",
+                "size=1024",
+                "mode=700"
+            ]
+        );
+    }
+
+    #[test]
+    fn what_cannot_be_mounted_is_an_error() {
+        let world = World::new();
+        for bad in [
+            mount(MountKind::Npipe, Some("x"), "/x"),
+            mount(MountKind::Cluster, Some("x"), "/x"),
+            mount(MountKind::Bind, None, "/x"),
+            mount(MountKind::Volume, Some("nosuch"), "/x"),
+            mount(MountKind::Volume, None, "relative"),
+            mount(MountKind::Volume, None, "/a/.."),
+        ] {
+            assert!(
+                world.plan(&service(vec![bad.clone()]), None, &[]).is_err(),
+                "{bad:?}"
+            );
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_clean_target_is_absolute_and_has_no_dots(target in "(/|\\.|a|b){0,12}") {
+            if let Ok(clean) = clean_target("volumes", &target) {
+                prop_assert!(clean.is_absolute());
+                prop_assert!(clean.components().all(|part| part != Component::ParentDir));
+                prop_assert_ne!(clean, Path::new("/"));
+            }
+        }
+    }
+}

@@ -1,0 +1,246 @@
+//! What is wrong with a project, as data.
+
+use std::ops::Range;
+use std::path::PathBuf;
+
+use serde::Serialize;
+
+use super::source::{Reason, SourceMap};
+use crate::model::Origin;
+use crate::yaml::Span;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Severity {
+    Error,
+    Warning,
+}
+
+/// A place that a diagnostic speaks of.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Label {
+    /// The file as the user named it; its text is in the [`SourceMap`].
+    pub file: PathBuf,
+    /// From 1.
+    pub line: u32,
+    /// In characters, from 1.
+    pub column: u32,
+    /// Bytes in the file.
+    pub range: Range<usize>,
+    /// What to say at the place; may be empty.
+    pub text: String,
+}
+
+/// How the file of a diagnostic came to be read.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Link {
+    /// `included` or `extended`.
+    pub verb: &'static str,
+    pub origin: Origin,
+}
+
+/// Something wrong, or doubtful, with a project.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Diagnostic {
+    pub severity: Severity,
+    /// One line in lower case, without a full stop.
+    pub message: String,
+    /// The first label is the place itself, others explain it. None where no file is at fault.
+    pub labels: Vec<Label>,
+    /// From the file of the first label back to a file that was given.
+    pub chain: Vec<Link>,
+    /// What would be right here, if that can be said.
+    pub expected: Option<String>,
+    pub hints: Vec<String>,
+}
+
+/// A diagnostic in the making: places are still spans.
+#[derive(Clone, Debug)]
+pub(super) struct Problem {
+    severity: Severity,
+    message: String,
+    labels: Vec<(Span, String)>,
+    expected: Option<String>,
+    hints: Vec<String>,
+}
+
+impl Problem {
+    pub(super) fn error(message: impl Into<String>) -> Self {
+        Self {
+            severity: Severity::Error,
+            message: message.into(),
+            labels: Vec::new(),
+            expected: None,
+            hints: Vec::new(),
+        }
+    }
+
+    pub(super) fn warning(message: impl Into<String>) -> Self {
+        Self {
+            severity: Severity::Warning,
+            ..Self::error(message)
+        }
+    }
+
+    /// Adds a place; the first is the one at fault.
+    pub(super) fn at(self, span: Span) -> Self {
+        self.label(span, "")
+    }
+
+    pub(super) fn label(mut self, span: Span, text: impl Into<String>) -> Self {
+        if span.is_known() {
+            self.labels.push((span, text.into()));
+        }
+        self
+    }
+
+    pub(super) fn expected(mut self, expected: impl Into<String>) -> Self {
+        self.expected = Some(expected.into());
+        self
+    }
+
+    pub(super) fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hints.push(hint.into());
+        self
+    }
+
+    /// Adds `did you mean` if one of `candidates` is like `word`.
+    pub(super) fn suggest<'c>(
+        self,
+        word: &str,
+        candidates: impl IntoIterator<Item = &'c str>,
+    ) -> Self {
+        match closest(word, candidates) {
+            Some(candidate) => self.hint(format!("did you mean `{candidate}`?")),
+            None => self,
+        }
+    }
+
+    fn place(&self) -> Span {
+        self.labels.first().map_or(Span::NONE, |(span, _)| *span)
+    }
+
+    fn resolve(self, sources: &SourceMap) -> Diagnostic {
+        let chain = chain(self.place(), sources);
+        let labels = self
+            .labels
+            .into_iter()
+            .filter_map(|(span, text)| {
+                let (path, line, column) = sources.position(span)?;
+                Some(Label {
+                    file: path.to_owned(),
+                    line,
+                    column,
+                    range: span.start as usize..span.end.max(span.start) as usize,
+                    text,
+                })
+            })
+            .collect();
+        Diagnostic {
+            severity: self.severity,
+            message: self.message,
+            labels,
+            chain,
+            expected: self.expected,
+            hints: self.hints,
+        }
+    }
+}
+
+/// Resolves problems to diagnostics, each once, in the order of their places.
+pub(super) fn resolve(mut problems: Vec<Problem>, sources: &SourceMap) -> Vec<Diagnostic> {
+    problems.sort_by_key(Problem::place);
+    let mut diagnostics: Vec<Diagnostic> = Vec::with_capacity(problems.len());
+    for problem in problems {
+        let diagnostic = problem.resolve(sources);
+        if !diagnostics.contains(&diagnostic) {
+            diagnostics.push(diagnostic);
+        }
+    }
+    diagnostics
+}
+
+fn chain(place: Span, sources: &SourceMap) -> Vec<Link> {
+    let mut links = Vec::new();
+    let mut place = place;
+    // A cycle of files is an error of its own, but this must end in any case.
+    while links.len() < 64 {
+        let Some(source) = sources.get(place.file) else {
+            break;
+        };
+        let (verb, from) = match source.reason {
+            Reason::Given | Reason::Override => break,
+            Reason::Include(from) => ("included", from),
+            Reason::Extends(from) => ("extended", from),
+        };
+        let Some((path, line, column)) = sources.position(from) else {
+            break;
+        };
+        links.push(Link {
+            verb,
+            origin: Origin {
+                file: path.to_owned(),
+                line,
+                column,
+            },
+        });
+        place = from;
+    }
+    links
+}
+
+/// The candidate that is most like `word`, if one is like it at all.
+pub(super) fn closest<'c>(
+    word: &str,
+    candidates: impl IntoIterator<Item = &'c str>,
+) -> Option<&'c str> {
+    let word = word.to_lowercase();
+    let length = word.chars().count();
+    candidates
+        .into_iter()
+        .map(|candidate| {
+            let lower = candidate.to_lowercase();
+            let distance = strsim::damerau_levenshtein(&word, &lower);
+            // A word that only lacks an ending is likely meant, however long that is.
+            let is_part = length >= 4 && (lower.starts_with(&word) || lower.ends_with(&word));
+            let limit = if is_part {
+                usize::MAX
+            } else {
+                (length / 3).max(1)
+            };
+            (distance, limit, candidate)
+        })
+        .filter(|(distance, limit, _)| distance <= limit)
+        .min_by_key(|(distance, _, _)| *distance)
+        .map(|(_, _, candidate)| candidate)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn likely_meant_words_are_found() {
+        let known = [
+            "image",
+            "environment",
+            "published",
+            "services",
+            "ports",
+            "dns",
+        ];
+        for (word, expected) in [
+            ("imgae", Some("image")),
+            ("enviroment", Some("environment")),
+            ("env", None),
+            ("publish", Some("published")),
+            ("service", Some("services")),
+            ("port", Some("ports")),
+            ("DNS", Some("dns")),
+            ("web", None),
+            ("x", None),
+        ] {
+            assert_eq!(closest(word, known), expected, "{word}");
+        }
+    }
+}

@@ -1,0 +1,169 @@
+//! Variables for interpolation: the process environment over files of variables.
+
+use std::path::{Path, PathBuf};
+
+use super::diagnostic::Problem;
+use super::dotenv::{self, DotenvErrorKind, Variables};
+use super::session::{Outcome, Session};
+use super::source::Reason;
+use crate::yaml::{FileId, Span};
+
+/// The process environment with `PWD`.
+pub(super) fn of_process(session: &Session<'_>) -> Variables {
+    let mut environment = session.options.environment.clone();
+    if !environment.contains_key("PWD") {
+        environment.insert(
+            "PWD".to_owned(),
+            session.options.working_dir.display().to_string(),
+        );
+    }
+    environment
+}
+
+/// The files of variables that are asked for, or the `.env` of `directory`.
+pub(super) fn files(
+    session: &mut Session<'_>,
+    environment: &Variables,
+    directory: &Path,
+) -> Outcome<Vec<PathBuf>> {
+    let given: Vec<PathBuf> = if session.options.env_files.is_empty() {
+        environment
+            .get("COMPOSE_ENV_FILES")
+            .into_iter()
+            .flat_map(|files| files.split(','))
+            .filter(|file| !file.is_empty())
+            .map(PathBuf::from)
+            .collect()
+    } else {
+        session.options.env_files.clone()
+    };
+    if !given.is_empty() {
+        return Ok(given
+            .iter()
+            .map(|file| {
+                let expanded = super::paths::expand_home(
+                    &file.to_string_lossy(),
+                    &session.options.environment,
+                );
+                session.options.working_dir.join(expanded)
+            })
+            .collect());
+    }
+    if let Some(value) = session.options.environment.get("COMPOSE_DISABLE_ENV_FILE") {
+        match parse_flag(value) {
+            Some(true) => return Ok(Vec::new()),
+            Some(false) => {}
+            None => {
+                return session.fail(
+                    Problem::error(format!(
+                        "COMPOSE_DISABLE_ENV_FILE is `{value}`, which is no boolean"
+                    ))
+                    .expected("`true` or `false`"),
+                );
+            }
+        }
+    }
+    let default = directory.join(".env");
+    Ok(if default.is_file() {
+        vec![default]
+    } else {
+        Vec::new()
+    })
+}
+
+/// Go's idea of a boolean in text.
+pub(super) fn parse_flag(text: &str) -> Option<bool> {
+    match text {
+        "1" | "t" | "T" | "true" | "True" | "TRUE" => Some(true),
+        "0" | "f" | "F" | "false" | "False" | "FALSE" => Some(false),
+        _ => None,
+    }
+}
+
+/// Adds the variables of files; what is set already stays. A later file wins over an earlier one.
+pub(super) fn add_files(
+    session: &mut Session<'_>,
+    environment: &mut Variables,
+    files: &[PathBuf],
+    asked_at: Span,
+) -> Outcome<()> {
+    let mut variables = Variables::new();
+    for file in files {
+        let display = session.display(file);
+        if file.is_dir() {
+            return session.fail(
+                Problem::error(format!(
+                    "the env file `{}` is a directory",
+                    display.display()
+                ))
+                .at(asked_at),
+            );
+        }
+        let id = session.read(file, &display, Reason::Given, asked_at)?;
+        parse_file(session, id, &mut variables, None, &|name| {
+            environment.get(name).cloned()
+        })?;
+    }
+    for (name, value) in variables {
+        environment.entry(name).or_insert(value);
+    }
+    Ok(())
+}
+
+/// Parses a file of variables that was read into `variables`.
+pub(super) fn parse_file(
+    session: &mut Session<'_>,
+    file: FileId,
+    variables: &mut Variables,
+    format: Option<&str>,
+    lookup: &dyn Fn(&str) -> Option<String>,
+) -> Outcome<()> {
+    let Some(source) = session.sources.get(file) else {
+        return Ok(());
+    };
+    let mut unset = Vec::new();
+    let result = if format == Some("raw") {
+        dotenv::parse_raw(&source.text, variables, lookup)
+    } else {
+        dotenv::parse(&source.text, variables, lookup, &mut |name, line| {
+            unset.push((name.to_owned(), line_span(&source.text, file, line)));
+        })
+    };
+    let failure = result.err().map(|error| {
+        let span = line_span(&source.text, file, error.line);
+        let problem = Problem::error(error.to_string()).at(span);
+        match error.kind {
+            DotenvErrorKind::Unclosed => problem.hint("close the quote"),
+            DotenvErrorKind::Template(_) => {
+                problem.hint("write `$$` for a dollar sign, or put the value in single quotes")
+            }
+            _ => problem,
+        }
+    });
+    for (name, span) in unset {
+        session.warn_unset(&name, span);
+    }
+    match failure {
+        Some(problem) => session.fail(problem),
+        None => Ok(()),
+    }
+}
+
+/// The text of a line, without the white space around it.
+fn line_span(text: &str, file: FileId, line: u32) -> Span {
+    let index = line.saturating_sub(1) as usize;
+    let start: usize = text
+        .split('\n')
+        .take(index)
+        .map(|line| line.len() + 1)
+        .sum();
+    let content = text.split('\n').nth(index).unwrap_or_default();
+    let lead = content.len() - content.trim_start().len();
+    let start = start + lead;
+    let end = start + content.trim().len();
+    Span {
+        file,
+        start: u32::try_from(start).unwrap_or(u32::MAX),
+        end: u32::try_from(end).unwrap_or(u32::MAX),
+    }
+}

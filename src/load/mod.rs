@@ -1,0 +1,44 @@
+//! From files to a [`Project`](crate::model::Project).
+//!
+//! Each phase works on the whole tree of nodes, in the order of the reference implementation:
+//! environment, files, interpolation, `include`, `extends`, merge, checks, canonical form, defaults,
+//! paths, normalisation, typed values, profiles, consistency, selection, files of variables. A phase
+//! reports everything that it finds wrong; loading ends with the first phase that finds something.
+
+mod bind;
+mod canonical;
+mod checks;
+mod cycles;
+mod diagnostic;
+mod discover;
+pub mod dotenv;
+mod environment;
+mod extends;
+mod files;
+mod grammar;
+mod include;
+mod interpolate;
+mod merge;
+mod name;
+mod normalize;
+mod options;
+mod path;
+mod paths;
+mod pipeline;
+mod render;
+mod schema;
+mod select;
+mod semantic;
+mod session;
+mod source;
+pub mod template;
+mod unique;
+mod validate;
+mod values;
+mod variables;
+
+pub use diagnostic::{Diagnostic, Label, Link, Severity};
+pub use options::{LoadError, LoadOptions, Loaded, RawProject};
+pub use pipeline::{load, load_raw, project_name};
+pub use source::{Reason, Source, SourceMap};
+pub use variables::Variable;

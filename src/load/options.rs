@@ -1,0 +1,152 @@
+//! What to load and what comes of it.
+
+use std::path::PathBuf;
+
+use indexmap::IndexMap;
+
+use super::diagnostic::Diagnostic;
+use super::render;
+use super::source::SourceMap;
+use super::variables::{Variable, variables};
+use crate::model::Project;
+use crate::yaml::{self, Node};
+
+/// What to load, as the user asked for it.
+#[derive(Clone, Debug)]
+pub struct LoadOptions {
+    /// `-f`, as typed; `-` is standard input. Empty: `COMPOSE_FILE`, else files are looked for.
+    pub files: Vec<PathBuf>,
+    /// `--project-directory`.
+    pub project_directory: Option<PathBuf>,
+    /// `-p`.
+    pub project_name: Option<String>,
+    /// `--env-file`; empty: `COMPOSE_ENV_FILES`, else `.env`.
+    pub env_files: Vec<PathBuf>,
+    /// `--profile`; empty: `COMPOSE_PROFILES`.
+    pub profiles: Vec<String>,
+    /// Services to keep, as names or patterns; empty means all. Their profiles become active.
+    pub services: Vec<String>,
+    /// Whether selected services bring their dependencies along.
+    pub with_dependencies: bool,
+    /// Directory that relative paths on the command line start from, absolute.
+    pub working_dir: PathBuf,
+    /// The environment of the process.
+    pub environment: IndexMap<String, String>,
+    /// Text for the file `-`.
+    pub stdin: Option<String>,
+    /// Replace `$VAR`.
+    pub interpolate: bool,
+    /// Fill in what a file leaves to convention: networks, names, dependencies.
+    pub normalize: bool,
+    /// Make paths absolute.
+    pub resolve_paths: bool,
+    /// Check what one part of the file says of another.
+    pub check_consistency: bool,
+    /// Read files of variables into `environment`.
+    pub resolve_env: bool,
+    /// Read the files of services that are not selected too, so that what is missing is found.
+    pub read_all_env_files: bool,
+    /// Keep networks, volumes, configs, secrets and models that no service uses.
+    pub all_resources: bool,
+    /// Names with `_` in them, as the first Compose made them.
+    pub compatibility: bool,
+}
+
+impl Default for LoadOptions {
+    fn default() -> Self {
+        Self {
+            files: Vec::new(),
+            project_directory: None,
+            project_name: None,
+            env_files: Vec::new(),
+            profiles: Vec::new(),
+            services: Vec::new(),
+            with_dependencies: true,
+            working_dir: PathBuf::new(),
+            environment: IndexMap::new(),
+            stdin: None,
+            interpolate: true,
+            normalize: true,
+            resolve_paths: true,
+            check_consistency: true,
+            resolve_env: true,
+            read_all_env_files: false,
+            all_resources: false,
+            compatibility: false,
+        }
+    }
+}
+
+/// A project and what was noticed while it was loaded.
+#[derive(Debug)]
+pub struct Loaded {
+    pub project: Project,
+    pub warnings: Vec<Diagnostic>,
+    pub sources: SourceMap,
+    /// The canonical tree, of which `config` prints a view.
+    pub(super) tree: Node,
+}
+
+impl Loaded {
+    /// The project as `config` prints it in YAML, before `$` is doubled.
+    pub fn to_yaml(&self) -> String {
+        yaml::to_yaml(&render::project(
+            &self.tree,
+            &self.project,
+            render::Format::Yaml,
+        ))
+    }
+
+    /// The project as `config --format json` prints it, before `$` is doubled.
+    pub fn to_json(&self) -> String {
+        yaml::to_json(&render::project(
+            &self.tree,
+            &self.project,
+            render::Format::Json,
+        ))
+    }
+}
+
+/// A project before texts are given types: merged and in long form, as far as variables allow.
+#[derive(Debug)]
+pub struct RawProject {
+    pub(super) tree: Node,
+}
+
+impl RawProject {
+    /// As `config --no-interpolate` prints it.
+    pub fn to_yaml(&self) -> String {
+        yaml::to_yaml(&render::plain(&self.tree, render::Format::Yaml))
+    }
+
+    /// As `config --no-interpolate --format json` prints it.
+    pub fn to_json(&self) -> String {
+        yaml::to_json(&render::plain(&self.tree, render::Format::Json))
+    }
+
+    /// The variables that the files refer to.
+    pub fn variables(&self) -> IndexMap<String, Variable> {
+        variables(&self.tree)
+    }
+}
+
+/// Why a project cannot be loaded.
+#[derive(Debug, thiserror::Error)]
+#[error("{}", summary(.diagnostics))]
+pub struct LoadError {
+    /// All errors of the phase that failed, in the order of their places.
+    pub diagnostics: Vec<Diagnostic>,
+    /// What was noticed before that.
+    pub warnings: Vec<Diagnostic>,
+    pub sources: SourceMap,
+    /// Whether there is no file at all, which commands that work from labels can do without.
+    pub no_file: bool,
+}
+
+fn summary(diagnostics: &[Diagnostic]) -> String {
+    match diagnostics {
+        [] => "the project cannot be loaded".to_owned(),
+        [only] => only.message.clone(),
+        [first, rest @ ..] => format!("{} (and {} more)", first.message, rest.len()),
+    }
+}

@@ -1,0 +1,219 @@
+//! State of one load: sources, what was found wrong, what was noticed.
+
+use std::collections::{HashMap, HashSet};
+use std::path::{Path, PathBuf};
+
+use super::diagnostic::{Problem, resolve};
+use super::extends::ExtendsCache;
+use super::options::{LoadError, LoadOptions};
+use super::source::{Reason, SourceMap};
+use crate::yaml::{self, Document, FileId, Span};
+
+/// Contents of configs and secrets that variables hold, by section and name. They are not in the tree,
+/// so that nothing prints them.
+pub(super) type Contents = HashMap<(&'static str, String), String>;
+
+/// Something failed; what it was is in the session.
+#[derive(Debug)]
+pub(super) struct Failed;
+
+pub(super) type Outcome<T> = Result<T, Failed>;
+
+#[derive(Debug)]
+pub(super) struct Session<'o> {
+    pub(super) options: &'o LoadOptions,
+    pub(super) sources: SourceMap,
+    pub(super) errors: Vec<Problem>,
+    pub(super) warnings: Vec<Problem>,
+    pub(super) extends_cache: ExtendsCache,
+    pub(super) contents: Contents,
+    pub(super) no_file: bool,
+    warned: HashSet<String>,
+}
+
+impl<'o> Session<'o> {
+    pub(super) fn new(options: &'o LoadOptions) -> Self {
+        Self {
+            options,
+            sources: SourceMap::default(),
+            errors: Vec::new(),
+            warnings: Vec::new(),
+            extends_cache: ExtendsCache::default(),
+            contents: Contents::default(),
+            no_file: false,
+            warned: HashSet::new(),
+        }
+    }
+
+    pub(super) fn error(&mut self, problem: Problem) {
+        self.errors.push(problem);
+    }
+
+    /// Reports an error that ends the phase.
+    pub(super) fn fail<T>(&mut self, problem: Problem) -> Outcome<T> {
+        self.errors.push(problem);
+        Err(Failed)
+    }
+
+    pub(super) fn warn(&mut self, problem: Problem) {
+        self.warnings.push(problem);
+    }
+
+    /// Says once that a variable is not set.
+    pub(super) fn warn_unset(&mut self, name: &str, span: Span) {
+        if self.warned.insert(name.to_owned()) {
+            self.warn(
+                Problem::warning(format!(
+                    "the variable `{name}` is not set; it counts as an empty text"
+                ))
+                .at(span)
+                .hint(format!(
+                    "set it in the environment or in `.env`, or write `${{{name}:-}}` if it may be empty"
+                )),
+            );
+        }
+    }
+
+    /// Ends a phase: fails if anything was found wrong.
+    pub(super) fn checkpoint(&self) -> Outcome<()> {
+        if self.errors.is_empty() {
+            Ok(())
+        } else {
+            Err(Failed)
+        }
+    }
+
+    /// Reads a file; `display` is its name in messages.
+    pub(super) fn read(
+        &mut self,
+        path: &Path,
+        display: &Path,
+        reason: Reason,
+        asked_at: Span,
+    ) -> Outcome<FileId> {
+        match std::fs::read(path) {
+            Ok(bytes) => self.add(bytes, display, reason, asked_at),
+            Err(error) => {
+                let mut problem = Problem::error(format!(
+                    "cannot read `{}`: {}",
+                    display.display(),
+                    io_reason(&error)
+                ))
+                .at(asked_at);
+                if let Some(hint) = similar_file(path) {
+                    problem = problem.hint(hint);
+                }
+                self.fail(problem)
+            }
+        }
+    }
+
+    /// Adds a text that is at hand.
+    pub(super) fn add(
+        &mut self,
+        bytes: Vec<u8>,
+        display: &Path,
+        reason: Reason,
+        asked_at: Span,
+    ) -> Outcome<FileId> {
+        match String::from_utf8(bytes) {
+            Ok(text) => Ok(self.sources.add(display.to_owned(), text, reason)),
+            Err(error) => {
+                let at = error.utf8_error().valid_up_to();
+                let before = String::from_utf8_lossy(&error.as_bytes()[..at]);
+                let line = before.split('\n').count();
+                self.fail(
+                    Problem::error(format!(
+                        "`{}` is not UTF-8 text: line {line} has other bytes",
+                        display.display()
+                    ))
+                    .at(asked_at),
+                )
+            }
+        }
+    }
+
+    /// Parses a file that was read.
+    pub(super) fn parse(&mut self, file: FileId) -> Outcome<Vec<Document>> {
+        let text = self
+            .sources
+            .get(file)
+            .map_or("", |source| source.text.as_str());
+        match yaml::parse(text, file) {
+            Ok(documents) => Ok(documents),
+            Err(errors) => {
+                for error in errors {
+                    let mut problem = Problem::error(error.message).at(error.span);
+                    if let Some((span, text)) = error.related {
+                        problem = problem.label(span, text);
+                    }
+                    if let Some(hint) = error.hint {
+                        problem = problem.hint(hint);
+                    }
+                    self.errors.push(problem);
+                }
+                Err(Failed)
+            }
+        }
+    }
+
+    /// The name of a path in messages: relative to the working directory where that is shorter.
+    pub(super) fn display(&self, path: &Path) -> PathBuf {
+        path.strip_prefix(&self.options.working_dir)
+            .ok()
+            .filter(|relative| !relative.as_os_str().is_empty())
+            .unwrap_or(path)
+            .to_owned()
+    }
+
+    pub(super) fn into_error(self) -> LoadError {
+        LoadError {
+            diagnostics: resolve(self.errors, &self.sources),
+            warnings: resolve(self.warnings, &self.sources),
+            sources: self.sources,
+            no_file: self.no_file,
+        }
+    }
+}
+
+/// An input or output error in few words.
+pub(super) fn io_reason(error: &std::io::Error) -> String {
+    match error.kind() {
+        std::io::ErrorKind::NotFound => "no such file".to_owned(),
+        std::io::ErrorKind::PermissionDenied => "permission denied".to_owned(),
+        std::io::ErrorKind::IsADirectory => "it is a directory".to_owned(),
+        _ => error.to_string(),
+    }
+}
+
+/// A hint at a file beside `path` whose name is like it.
+fn similar_file(path: &Path) -> Option<String> {
+    let wanted = path.file_name()?.to_str()?;
+    let names: Vec<String> = std::fs::read_dir(path.parent()?)
+        .ok()?
+        .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
+        .collect();
+    let name = super::diagnostic::closest(wanted, names.iter().map(String::as_str))?;
+    Some(format!("there is a file `{name}` in that directory"))
+}
+
+impl Session<'_> {
+    /// The part of a span where its text has `needle`, or all of it.
+    pub(super) fn sub_span(&self, span: Span, needle: &str) -> Span {
+        let found = self.sources.get(span.file).and_then(|source| {
+            let text = source.text.get(span.start as usize..span.end as usize)?;
+            text.find(needle)
+        });
+        match (found, u32::try_from(needle.len())) {
+            (Some(at), Ok(length)) if length > 0 => {
+                let start = span.start + u32::try_from(at).unwrap_or_default();
+                Span {
+                    start,
+                    end: start + length,
+                    ..span
+                }
+            }
+            _ => span,
+        }
+    }
+}

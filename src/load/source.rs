@@ -1,0 +1,90 @@
+//! The texts that were read and how each came to be read.
+
+use std::path::{Path, PathBuf};
+
+use crate::yaml::{FileId, Span};
+
+/// Why a file was read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reason {
+    /// It was named or found.
+    Given,
+    /// It stands behind the first file and overrides it.
+    Override,
+    /// `include` at this place names it.
+    Include(Span),
+    /// `extends` at this place names it.
+    Extends(Span),
+}
+
+/// A text and its name as the user knows it.
+#[derive(Clone, Debug)]
+pub struct Source {
+    pub path: PathBuf,
+    pub text: String,
+    pub reason: Reason,
+    /// Offsets at which lines start.
+    lines: Vec<u32>,
+}
+
+impl Source {
+    fn new(path: PathBuf, text: String, reason: Reason) -> Self {
+        let newlines = text.match_indices('\n').map(|(at, _)| at + 1);
+        let lines = std::iter::once(0)
+            .chain(newlines)
+            .map(|at| u32::try_from(at).unwrap_or(u32::MAX))
+            .collect();
+        Self {
+            path,
+            text,
+            reason,
+            lines,
+        }
+    }
+
+    /// Line and column of a byte, both from 1; columns count characters.
+    pub fn position(&self, at: u32) -> (u32, u32) {
+        let line = self.lines.partition_point(|start| *start <= at).max(1);
+        let start = self.lines[line - 1] as usize;
+        let end = (at as usize).min(self.text.len());
+        let column = self
+            .text
+            .get(start..end)
+            .map_or(0, |before| before.chars().count());
+        (
+            u32::try_from(line).unwrap_or(u32::MAX),
+            u32::try_from(column + 1).unwrap_or(u32::MAX),
+        )
+    }
+}
+
+/// All sources of one load.
+#[derive(Clone, Debug, Default)]
+pub struct SourceMap {
+    sources: Vec<Source>,
+}
+
+impl SourceMap {
+    /// Adds a text and gives it a number.
+    pub fn add(&mut self, path: PathBuf, text: String, reason: Reason) -> FileId {
+        let id = FileId(u32::try_from(self.sources.len()).unwrap_or(u32::MAX - 1));
+        self.sources.push(Source::new(path, text, reason));
+        id
+    }
+
+    pub fn get(&self, file: FileId) -> Option<&Source> {
+        self.sources.get(file.0 as usize)
+    }
+
+    /// The source that was read under this name.
+    pub fn find(&self, path: &Path) -> Option<&Source> {
+        self.sources.iter().find(|source| source.path == path)
+    }
+
+    /// Path, line and column of the start of a span.
+    pub fn position(&self, span: Span) -> Option<(&Path, u32, u32)> {
+        let source = self.get(span.file)?;
+        let (line, column) = source.position(span.start);
+        Some((&source.path, line, column))
+    }
+}

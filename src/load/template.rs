@@ -1,0 +1,323 @@
+//! The grammar of `$VAR` and `${VAR…}`.
+
+use std::borrow::Cow;
+
+/// Why a text cannot be interpolated.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum TemplateError {
+    #[error("`{text}` is not a valid reference to a variable")]
+    Invalid {
+        /// From the `$` on.
+        text: String,
+        /// Byte in the template.
+        at: usize,
+    },
+    #[error("required variable `{name}` is missing a value{}", reason_text(.reason))]
+    Required { name: String, reason: String },
+}
+
+fn reason_text(reason: &str) -> String {
+    if reason.is_empty() {
+        String::new()
+    } else {
+        format!(": {reason}")
+    }
+}
+
+/// Where values come from.
+pub trait Lookup {
+    /// The value of a variable, if it is set.
+    fn get(&self, name: &str) -> Option<Cow<'_, str>>;
+
+    /// Called for a variable that is unset and has no default.
+    fn unset(&mut self, name: &str);
+}
+
+/// What stands behind the name in braces.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Operator {
+    /// `:-`, `-`
+    Default,
+    /// `:+`, `+`
+    Alternative,
+    /// `:?`, `?`
+    Required,
+}
+
+/// A reference to a variable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reference<'text> {
+    pub name: &'text str,
+    pub operator: Option<(Operator, Colon, &'text str)>,
+}
+
+/// Whether an empty value counts as none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Colon {
+    Present,
+    Absent,
+}
+
+/// A part of a template.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part<'text> {
+    Text(&'text str),
+    /// `$$`
+    Dollar,
+    Reference(Reference<'text>),
+}
+
+/// Splits a template into its parts, stopping at what is no valid reference.
+pub fn parts(template: &str) -> impl Iterator<Item = Result<Part<'_>, TemplateError>> {
+    let mut rest = template;
+    let mut failed = false;
+    std::iter::from_fn(move || {
+        if rest.is_empty() || failed {
+            return None;
+        }
+        let at = template.len() - rest.len();
+        if let Some((part, length)) = next_part(rest) {
+            rest = &rest[length..];
+            return Some(Ok(part));
+        }
+        failed = true;
+        Some(Err(TemplateError::Invalid {
+            text: rest.lines().next().unwrap_or(rest).to_owned(),
+            at,
+        }))
+    })
+}
+
+/// The part at the start of a text that is not empty, and its length in bytes.
+fn next_part(text: &str) -> Option<(Part<'_>, usize)> {
+    let Some(after) = text.strip_prefix('$') else {
+        let end = text.find('$').unwrap_or(text.len());
+        return Some((Part::Text(&text[..end]), end));
+    };
+    if after.starts_with('$') {
+        return Some((Part::Dollar, 2));
+    }
+    if let Some(inside) = after.strip_prefix('{') {
+        let name = &inside[..name_length(inside)];
+        let behind = &inside[name.len()..];
+        if name.is_empty() {
+            return None;
+        }
+        if behind.starts_with('}') {
+            let reference = Reference {
+                name,
+                operator: None,
+            };
+            return Some((Part::Reference(reference), name.len() + 3));
+        }
+        let (operator, colon, length) = operator(behind)?;
+        let word_start = name.len() + length;
+        let word = &inside[word_start..];
+        // Braces inside the word belong to nested references.
+        let end = closing_brace(word)?;
+        let reference = Reference {
+            name,
+            operator: Some((operator, colon, &word[..end])),
+        };
+        return Some((Part::Reference(reference), 2 + word_start + end + 1));
+    }
+    let length = name_length(after);
+    if length == 0 {
+        // A dollar that starts nothing is just a dollar.
+        return Some((Part::Text(&text[..1]), 1));
+    }
+    let reference = Reference {
+        name: &after[..length],
+        operator: None,
+    };
+    Some((Part::Reference(reference), 1 + length))
+}
+
+fn operator(text: &str) -> Option<(Operator, Colon, usize)> {
+    let (colon, symbol) = match text.strip_prefix(':') {
+        Some(rest) => (Colon::Present, rest),
+        None => (Colon::Absent, text),
+    };
+    let operator = match symbol.bytes().next()? {
+        b'-' => Operator::Default,
+        b'+' => Operator::Alternative,
+        b'?' => Operator::Required,
+        _ => return None,
+    };
+    Some((operator, colon, if colon == Colon::Present { 2 } else { 1 }))
+}
+
+/// The brace that closes the reference in which `word` stands.
+fn closing_brace(word: &str) -> Option<usize> {
+    let mut depth = 0usize;
+    for (at, byte) in word.bytes().enumerate() {
+        match byte {
+            b'{' => depth += 1,
+            b'}' if depth == 0 => return Some(at),
+            b'}' => depth -= 1,
+            _ => {}
+        }
+    }
+    None
+}
+
+/// Bytes of the name at the start of a text.
+fn name_length(text: &str) -> usize {
+    let is_start = |byte: u8| byte.is_ascii_alphabetic() || byte == b'_';
+    match text.bytes().next() {
+        Some(first) if is_start(first) => text
+            .bytes()
+            .take_while(|byte| is_start(*byte) || byte.is_ascii_digit())
+            .count(),
+        _ => 0,
+    }
+}
+
+/// Nesting of defaults beyond which a template is refused.
+const MAX_DEPTH: usize = 64;
+
+/// Replaces every reference in a template.
+pub fn substitute(template: &str, lookup: &mut dyn Lookup) -> Result<String, TemplateError> {
+    substitute_at(template, lookup, 0)
+}
+
+fn substitute_at(
+    template: &str,
+    lookup: &mut dyn Lookup,
+    depth: usize,
+) -> Result<String, TemplateError> {
+    if depth > MAX_DEPTH {
+        return Err(TemplateError::Invalid {
+            text: template.to_owned(),
+            at: 0,
+        });
+    }
+    let mut out = String::with_capacity(template.len());
+    for part in parts(template) {
+        match part? {
+            Part::Text(text) => out.push_str(text),
+            Part::Dollar => out.push('$'),
+            Part::Reference(reference) => {
+                out.push_str(&resolve(&reference, lookup, depth)?);
+            }
+        }
+    }
+    Ok(out)
+}
+
+fn resolve(
+    reference: &Reference<'_>,
+    lookup: &mut dyn Lookup,
+    depth: usize,
+) -> Result<String, TemplateError> {
+    let value = lookup.get(reference.name).map(Cow::into_owned);
+    let Some((operator, colon, word)) = reference.operator else {
+        return Ok(value.unwrap_or_else(|| {
+            lookup.unset(reference.name);
+            String::new()
+        }));
+    };
+    let counts = match colon {
+        Colon::Present => value.as_ref().is_some_and(|value| !value.is_empty()),
+        Colon::Absent => value.is_some(),
+    };
+    match operator {
+        Operator::Default | Operator::Required if counts => Ok(value.unwrap_or_default()),
+        Operator::Alternative if !counts => Ok(value.unwrap_or_default()),
+        Operator::Default | Operator::Alternative => substitute_at(word, lookup, depth + 1),
+        Operator::Required => Err(TemplateError::Required {
+            name: reference.name.to_owned(),
+            reason: substitute_at(word, lookup, depth + 1)?,
+        }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Table(Vec<String>);
+
+    impl Lookup for Table {
+        fn get(&self, name: &str) -> Option<Cow<'_, str>> {
+            match name {
+                "FOO" => Some("foo".into()),
+                "EMPTY" => Some("".into()),
+                _ => None,
+            }
+        }
+
+        fn unset(&mut self, name: &str) {
+            self.0.push(name.to_owned());
+        }
+    }
+
+    fn run(template: &str) -> Result<String, TemplateError> {
+        substitute(template, &mut Table(Vec::new()))
+    }
+
+    #[test]
+    fn references_are_replaced() {
+        for (template, expected) in [
+            ("$FOO", "foo"),
+            ("${FOO}bar", "foobar"),
+            ("$FOO-bar", "foo-bar"),
+            ("$$FOO", "$FOO"),
+            ("$$$FOO", "$foo"),
+            ("${NO:-d}", "d"),
+            ("${EMPTY:-d}", "d"),
+            ("${EMPTY-d}", ""),
+            ("${NO-${FOO}}", "foo"),
+            ("${NO:-${ALSO:-x}}y", "xy"),
+            ("${FOO:+r}", "r"),
+            ("${EMPTY:+r}", ""),
+            ("${EMPTY+r}", "r"),
+            ("${NO+r}", ""),
+            ("${FOO:?e}", "foo"),
+            ("${NO:--1}", "-1"),
+            ("a $ b", "a $ b"),
+            ("$1", "$1"),
+            ("${NO:-{a}}", "{a}"),
+            ("$", "$"),
+        ] {
+            assert_eq!(run(template).as_deref(), Ok(expected), "{template}");
+        }
+    }
+
+    #[test]
+    fn malformed_references_are_errors() {
+        for template in [
+            "${",
+            "${}",
+            "${ FOO}",
+            "${FOO",
+            "${FOO }",
+            "${FOO:bar}",
+            "${1}",
+        ] {
+            assert!(
+                matches!(run(template), Err(TemplateError::Invalid { .. })),
+                "{template}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_missing_required_variable_says_why() {
+        let error = run("${NO:?set it to ${FOO}}").unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "required variable `NO` is missing a value: set it to foo"
+        );
+    }
+
+    #[test]
+    fn unset_variables_without_a_default_are_reported() {
+        let mut table = Table(Vec::new());
+        assert_eq!(
+            substitute("$NO ${OTHER} ${X:-}", &mut table).as_deref(),
+            Ok("  ")
+        );
+        assert_eq!(table.0, ["NO", "OTHER"]);
+    }
+}

@@ -1,0 +1,513 @@
+//! Reads what a container writes and keeps its log.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::task::Poll;
+use std::time::Duration;
+
+use rustix::fs::{CWD, FileType, Mode, OFlags};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+use tokio::sync::watch;
+
+use super::LogOptions;
+use super::journal::BATCH;
+use super::record::Origin;
+use super::recorder::Recorder;
+use crate::sys::descriptors;
+
+/// Time between two looks at whether a full disk has room again.
+const RETRY: Duration = Duration::from_secs(1);
+
+const STDIN: &str = "stdin";
+
+/// Makes the FIFOs of a container in `directory`, for the owner only; those that are there stay.
+pub fn make_fifos(directory: &Path, stdin: bool, stderr: bool) -> io::Result<()> {
+    let names = [
+        (STDIN, stdin),
+        (Origin::Stdout.name(), true),
+        (Origin::Stderr.name(), stderr),
+    ];
+    for (name, _) in names.iter().filter(|(_, wanted)| *wanted) {
+        let path = directory.join(name);
+        match rustix::fs::mkfifoat(CWD, &path, Mode::RUSR | Mode::WUSR) {
+            Err(rustix::io::Errno::EXIST) => {
+                let kind = rustix::fs::lstat(&path)?.st_mode;
+                if FileType::from_raw_mode(kind) != FileType::Fifo {
+                    return Err(io::ErrorKind::AlreadyExists.into());
+                }
+            }
+            made => made?,
+        }
+    }
+    Ok(())
+}
+
+/// Our ends of a container's FIFOs, for one run of it.
+///
+/// A read end that saw its last writer leave is at its end for good. So each run, and each attempt to start one, opens
+/// its own before its task is created, holds them, and spawns a pump; that pump is drained when the run is over.
+#[derive(Debug)]
+pub struct Streams {
+    directory: PathBuf,
+    outputs: Vec<(Origin, OwnedFd)>,
+    /// Both ends, so that the container's input does not end with a client that was attached to it.
+    stdin: Option<OwnedFd>,
+}
+
+/// Opens our ends of the FIFOs in `directory`. Does not wait for the container.
+pub fn open(directory: &Path) -> io::Result<Streams> {
+    let open = |name: &str, flags| {
+        let flags = flags | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        match rustix::fs::open(directory.join(name), flags, Mode::empty()) {
+            Ok(descriptor) => Ok(Some(descriptor)),
+            Err(rustix::io::Errno::NOENT) => Ok(None),
+            Err(error) => Err(io::Error::from(error)),
+        }
+    };
+    let mut outputs = Vec::new();
+    for origin in Origin::ALL {
+        if let Some(descriptor) = open(origin.name(), OFlags::RDONLY)? {
+            // As much as fits may wait for a worker that is being restarted. Less is no error.
+            rustix::pipe::fcntl_setpipe_size(&descriptor, BATCH).ok();
+            outputs.push((origin, descriptor));
+        }
+    }
+    Ok(Streams {
+        directory: directory.into(),
+        outputs,
+        stdin: open(STDIN, OFlags::RDWR)?,
+    })
+}
+
+impl Streams {
+    /// Takes over what [`Streams::held`] gave another worker to hold.
+    pub fn from_held(directory: &Path, held: impl IntoIterator<Item = (String, OwnedFd)>) -> Self {
+        let mut streams = Self {
+            directory: directory.into(),
+            outputs: Vec::new(),
+            stdin: None,
+        };
+        for (name, descriptor) in held {
+            match Origin::ALL.iter().find(|origin| origin.name() == name) {
+                Some(origin) => streams.outputs.push((*origin, descriptor)),
+                None if name == STDIN => streams.stdin = Some(descriptor),
+                None => {}
+            }
+        }
+        streams
+    }
+
+    /// What must be held while the run lasts, so that a killed worker loses nothing: names and descriptors.
+    pub fn held(&self) -> impl Iterator<Item = (&'static str, BorrowedFd<'_>)> {
+        let outputs = self.outputs.iter();
+        let stdin = self.stdin.iter().map(|stdin| (STDIN, stdin.as_fd()));
+        outputs
+            .map(|(origin, descriptor)| (origin.name(), descriptor.as_fd()))
+            .chain(stdin)
+    }
+}
+
+/// What a pump is asked to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Wish {
+    Run,
+    Suspend,
+    Stop,
+}
+
+/// Reads the output of one run. Dropping it is [`Pump::suspend`] without waiting.
+#[derive(Debug)]
+pub struct Pump {
+    wish: watch::Sender<Wish>,
+    ended: watch::Receiver<bool>,
+}
+
+impl Drop for Pump {
+    fn drop(&mut self) {
+        self.wish.send_replace(Wish::Suspend);
+    }
+}
+
+impl Pump {
+    /// Returns when all writers have closed and everything they wrote is in the log, or the pump was stopped. Never
+    /// returns while no writer has come. Cancel-safe.
+    pub async fn drained(&self) {
+        // An error means that the task is gone, which is an end too.
+        self.ended.clone().wait_for(|ended| *ended).await.ok();
+    }
+
+    /// Writes what is there, an unfinished line too, and ends although writers may be left.
+    pub async fn stop(&self) {
+        self.wish.send_replace(Wish::Stop);
+        self.drained().await;
+    }
+
+    /// Ends so that a successor goes on at the exact next byte.
+    pub async fn suspend(&self) {
+        self.wish.send_replace(Wish::Suspend);
+        self.drained().await;
+    }
+}
+
+/// Starts reading. Needs a Tokio runtime.
+///
+/// While it reads it holds a lock on `logger-lock` beside the log, for which nerdctl's `logs -f` waits.
+pub fn spawn(streams: Streams, options: LogOptions) -> io::Result<Pump> {
+    let (wish, wishes) = watch::channel(Wish::Run);
+    let (end, ended) = watch::channel(false);
+    let mut sources = Vec::new();
+    for (origin, descriptor) in streams.outputs {
+        let descriptor = descriptors::watch(descriptor, Interest::READABLE)?;
+        sources.push(Source { origin, descriptor });
+    }
+    let recorder = Recorder::new(options, &streams.directory);
+    let stdin = streams.stdin;
+    tokio::spawn(async move {
+        run(recorder, sources, wishes).await;
+        drop(stdin);
+        end.send_replace(true);
+    });
+    Ok(Pump { wish, ended })
+}
+
+/// One FIFO.
+#[derive(Debug)]
+struct Source {
+    origin: Origin,
+    descriptor: AsyncFd<OwnedFd>,
+}
+
+impl Source {
+    /// Reads once; whether more may come. `closed`: the runtime has seen the end of the stream.
+    fn turn(&mut self, recorder: &mut Recorder, closed: bool) -> bool {
+        let origin = self.origin;
+        let taken = self.descriptor.try_io(Interest::READABLE, |fifo| {
+            recorder.take(origin, fifo.as_fd())
+        });
+        let taken = match taken {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock && closed => {
+                // All writers were gone and one came again. The runtime remembers the end for ever.
+                let fifo = self.descriptor.get_ref().try_clone();
+                fifo.and_then(|fifo| descriptors::watch(fifo, Interest::READABLE))
+                    .map(|descriptor| self.descriptor = descriptor)
+                    .map(|()| true)
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(true),
+            taken => taken,
+        };
+        taken.unwrap_or_else(|error| {
+            let stream = origin.name();
+            tracing::error!(%error, stream, "cannot read the output of a container");
+            false
+        })
+    }
+}
+
+/// The next of `sources` that is readable, looked for from `first` on, and whether its end was seen. Cancel-safe.
+async fn readable(sources: &[Source], first: usize) -> (usize, bool) {
+    std::future::poll_fn(|context| {
+        for offset in 0..sources.len() {
+            let index = (first + offset) % sources.len();
+            match sources[index].descriptor.poll_read_ready(context) {
+                Poll::Ready(Ok(ready)) => {
+                    return Poll::Ready((index, ready.ready().is_read_closed()));
+                }
+                // The runtime is shutting down: reading says so.
+                Poll::Ready(Err(_)) => return Poll::Ready((index, false)),
+                Poll::Pending => {}
+            }
+        }
+        Poll::Pending
+    })
+    .await
+}
+
+async fn run(mut recorder: Recorder, mut sources: Vec<Source>, mut wishes: watch::Receiver<Wish>) {
+    let mut first = 0;
+    while !sources.is_empty() {
+        tokio::select! {
+            // Cancel-safe: it only waits. An error means that the pump was dropped.
+            wish = wishes.wait_for(|wish| *wish != Wish::Run) => {
+                if wish.is_ok_and(|wish| *wish == Wish::Stop) {
+                    break;
+                }
+                return;
+            }
+            // Cancel-safe: it only waits.
+            (index, closed) = readable(&sources, first) => {
+                first = index + 1;
+                if !sources[index].turn(&mut recorder, closed) {
+                    sources.remove(index);
+                }
+            }
+            // Cancel-safe: it only waits.
+            () = tokio::time::sleep(RETRY), if recorder.has_dropped() => recorder.tell_dropped(),
+        }
+    }
+    for source in &sources {
+        // What waits now, not what is written while we look.
+        for _ in 0..2 {
+            match recorder.take(source.origin, source.descriptor.get_ref().as_fd()) {
+                Ok(true) => {}
+                Ok(false) | Err(_) => break,
+            }
+        }
+    }
+    recorder.end();
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::{File, OpenOptions};
+    use std::io::Write as _;
+    use std::os::unix::fs::OpenOptionsExt as _;
+
+    use super::super::Line;
+    use super::*;
+
+    struct Bench {
+        directory: tempfile::TempDir,
+        options: LogOptions,
+    }
+
+    impl Bench {
+        fn new() -> Self {
+            let directory = tempfile::tempdir().unwrap();
+            make_fifos(directory.path(), true, true).unwrap();
+            let options = LogOptions {
+                path: directory.path().join("a.log"),
+                max_size: None,
+                max_files: 1,
+                discard: false,
+            };
+            Self { directory, options }
+        }
+
+        fn start(&self) -> Pump {
+            spawn(open(self.directory.path()).unwrap(), self.options.clone()).unwrap()
+        }
+
+        fn writer(&self, name: &str) -> File {
+            OpenOptions::new()
+                .write(true)
+                .open(self.directory.path().join(name))
+                .unwrap()
+        }
+
+        fn lines_of(&self, path: &Path) -> Vec<Line> {
+            let text = std::fs::read_to_string(path).unwrap_or_default();
+            assert!(text.is_empty() || text.ends_with('\n'));
+            text.lines()
+                .map(|line| serde_json::from_str(line).unwrap())
+                .collect()
+        }
+
+        fn lines(&self) -> Vec<Line> {
+            self.lines_of(&self.options.path)
+        }
+
+        fn text(&self, stream: &str) -> String {
+            let lines = self.lines().into_iter();
+            lines
+                .filter(|line| line.stream == stream)
+                .map(|line| line.log)
+                .collect()
+        }
+    }
+
+    async fn soon<T>(future: impl Future<Output = T>) -> T {
+        tokio::time::timeout(Duration::from_secs(60), future)
+            .await
+            .unwrap()
+    }
+
+    #[tokio::test]
+    async fn both_streams_are_logged_to_their_last_byte() {
+        let bench = Bench::new();
+        let pump = bench.start();
+        let (mut stdout, mut stderr) = (bench.writer("stdout"), bench.writer("stderr"));
+        stdout.write_all(b"one\ntwo").unwrap();
+        stderr.write_all(b"oh \xff\n").unwrap();
+        drop((stdout, stderr));
+        soon(pump.drained()).await;
+        assert_eq!(bench.text("stdout"), "one\ntwo");
+        assert_eq!(bench.text("stderr"), "oh \u{fffd}\n");
+        assert_eq!(bench.lines().len(), 3);
+        let mode =
+            std::os::unix::fs::MetadataExt::mode(&std::fs::metadata(&bench.options.path).unwrap());
+        assert_eq!(mode & 0o777, 0o600);
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn many_lines_arrive_in_order_and_without_loss() {
+        const LINES: usize = 300_000;
+        let bench = Bench::new();
+        let pump = bench.start();
+        let mut stdout = bench.writer("stdout");
+        drop(bench.writer("stderr"));
+        let writer = std::thread::spawn(move || {
+            let mut buffered = io::BufWriter::new(&mut stdout);
+            for number in 0..LINES {
+                writeln!(buffered, "line {number}").unwrap();
+            }
+        });
+        soon(pump.drained()).await;
+        writer.join().unwrap();
+        let lines = bench.lines();
+        assert_eq!(lines.len(), LINES);
+        for (number, line) in lines.iter().enumerate() {
+            assert_eq!(line.log, format!("line {number}\n"));
+        }
+        assert!(
+            lines.is_sorted_by(|a, b| a.time < b.time),
+            "each has its own time"
+        );
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn rotation_splits_no_line_and_loses_none_that_it_may_keep() {
+        let mut bench = Bench::new();
+        bench.options.max_size = Some(10_000);
+        bench.options.max_files = 1000;
+        let pump = bench.start();
+        drop(bench.writer("stderr"));
+        let mut stdout = bench.writer("stdout");
+        std::thread::spawn(move || {
+            for number in 0..5_000 {
+                writeln!(stdout, "line {number}").unwrap();
+            }
+        });
+        soon(pump.drained()).await;
+        let mut found = 0;
+        let mut files = vec![bench.options.path.clone()];
+        files.extend(
+            (1..1000).map(|number| super::super::file::rotated(&bench.options.path, number)),
+        );
+        for (index, path) in files
+            .iter()
+            .filter(|path| path.exists())
+            .enumerate()
+            .collect::<Vec<_>>()
+            .into_iter()
+            .rev()
+        {
+            let length = std::fs::metadata(path).unwrap().len();
+            assert!(
+                length < 10_100 && (index == 0 || length >= 10_000),
+                "{length}"
+            );
+            for line in bench.lines_of(path) {
+                assert_eq!(line.log, format!("line {found}\n"));
+                found += 1;
+            }
+        }
+        assert_eq!(found, 5_000);
+    }
+
+    #[tokio::test]
+    async fn a_successor_goes_on_within_a_line() {
+        let bench = Bench::new();
+        let pump = bench.start();
+        let mut stdout = bench.writer("stdout");
+        drop(bench.writer("stderr"));
+        stdout.write_all(b"begun, ").unwrap();
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        let held = open(bench.directory.path()).unwrap();
+        let held: Vec<_> = held
+            .held()
+            .map(|(name, end)| (name.to_owned(), end.try_clone_to_owned().unwrap()))
+            .collect();
+        soon(pump.suspend()).await;
+        assert_eq!(bench.text("stdout"), "");
+        stdout.write_all(b"ended\nnext").unwrap();
+        let streams = Streams::from_held(bench.directory.path(), held);
+        let pump = spawn(streams, bench.options.clone()).unwrap();
+        drop(stdout);
+        // Its copy of stderr has not seen a writer.
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        soon(pump.stop()).await;
+        assert_eq!(bench.text("stdout"), "begun, ended\nnext");
+    }
+
+    #[tokio::test]
+    async fn a_stopped_pump_writes_what_is_there() {
+        let bench = Bench::new();
+        let pump = bench.start();
+        let mut stdout = bench.writer("stdout");
+        stdout.write_all(b"no line feed").unwrap();
+        soon(pump.stop()).await;
+        assert_eq!(bench.text("stdout"), "no line feed");
+    }
+
+    #[tokio::test]
+    async fn a_second_run_appends() {
+        let bench = Bench::new();
+        for text in ["first\n", "second\n"] {
+            let pump = bench.start();
+            drop(bench.writer("stderr"));
+            bench.writer("stdout").write_all(text.as_bytes()).unwrap();
+            soon(pump.drained()).await;
+        }
+        assert_eq!(bench.text("stdout"), "first\nsecond\n");
+    }
+
+    #[tokio::test]
+    async fn nothing_ends_before_the_first_writer_has_come() {
+        let bench = Bench::new();
+        let pump = bench.start();
+        let early = tokio::time::timeout(Duration::from_millis(50), pump.drained()).await;
+        assert!(early.is_err());
+    }
+
+    #[tokio::test]
+    async fn output_that_nobody_wants_is_read_and_leaves_no_file() {
+        let mut bench = Bench::new();
+        bench.options.discard = true;
+        let pump = bench.start();
+        drop(bench.writer("stderr"));
+        let mut stdout = bench.writer("stdout");
+        tokio::task::spawn_blocking(move || stdout.write_all(&vec![b'x'; 1 << 20]).unwrap());
+        soon(pump.drained()).await;
+        assert!(!bench.options.path.exists());
+    }
+
+    #[tokio::test]
+    async fn input_stays_open_between_clients() {
+        let bench = Bench::new();
+        let pump = bench.start();
+        let mut writer = bench.writer("stdin");
+        writer.write_all(b"hello").unwrap();
+        drop(writer);
+        let reader = OpenOptions::new()
+            .read(true)
+            .custom_flags(OFlags::NONBLOCK.bits().cast_signed())
+            .open(bench.directory.path().join("stdin"))
+            .unwrap();
+        let mut buffer = [0; 16];
+        let read = |buffer: &mut [u8]| rustix::io::read(&reader, buffer);
+        assert_eq!(read(&mut buffer), Ok(5));
+        assert_eq!(
+            read(&mut buffer),
+            Err(rustix::io::Errno::AGAIN),
+            "not the end"
+        );
+        drop(pump);
+    }
+
+    #[test]
+    fn fifos_are_private_and_made_once() {
+        let directory = tempfile::tempdir().unwrap();
+        make_fifos(directory.path(), false, true).unwrap();
+        make_fifos(directory.path(), false, true).unwrap();
+        assert!(!directory.path().join("stdin").exists());
+        let metadata = std::fs::metadata(directory.path().join("stdout")).unwrap();
+        assert_eq!(
+            std::os::unix::fs::MetadataExt::mode(&metadata) & 0o777,
+            0o600
+        );
+        std::fs::write(directory.path().join("stdin"), "").unwrap();
+        assert!(make_fifos(directory.path(), true, true).is_err());
+    }
+}

@@ -1,0 +1,58 @@
+//! Giving up the kernel half of a sandbox while its container is stopped, and taking it back.
+
+use super::host::Host;
+use super::join::join;
+use super::layout::boot_id;
+use super::record::Stored;
+use super::{Held, NetworkError};
+
+/// Boot of a sandbox that was released: never one of this host's.
+const RELEASED: &str = "";
+
+impl Stored {
+    /// Whether only the record is left.
+    pub(super) fn is_released(&self) -> bool {
+        self.record.boot_id == RELEASED
+    }
+}
+
+impl Host {
+    /// See `Networks::release_sandbox`.
+    pub(super) fn release_sandbox(&self, id: &str) -> Result<(), NetworkError> {
+        let _use = self.layout.lock_use()?;
+        let mut stored = self.stored(id)?;
+        if stored.is_released() {
+            return Ok(());
+        }
+        let outcome = self.take_apart(&stored);
+        stored.record.endpoints.clear();
+        stored.record.ports.clear();
+        stored.record.active = false;
+        stored.record.boot_id = RELEASED.into();
+        stored.forward_to = None;
+        stored.save(&self.layout)?;
+        outcome
+    }
+
+    /// Makes the kernel half of a released sandbox anew; addresses and ports that are not fixed may be others. If that
+    /// fails it stays released.
+    pub(super) fn take_back(&self, released: &Stored) -> Result<Held, NetworkError> {
+        let mut stored = released.clone();
+        let spec = stored.record.spec.clone();
+        let joined = join(&spec.attachments, &self.layout)?;
+        stored.record.boot_id = boot_id()?;
+        let built = self
+            .hold_ports(&spec, &joined, &mut stored)
+            .and_then(|mut held| {
+                held.extend(self.build(&joined, &mut stored)?);
+                Ok(held)
+            });
+        if built.is_err() {
+            if let Err(failure) = self.take_apart(&stored) {
+                tracing::warn!(%failure, sandbox = spec.id, "cannot undo a failed sandbox");
+            }
+            released.save(&self.layout)?;
+        }
+        built
+    }
+}

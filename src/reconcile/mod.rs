@@ -1,0 +1,13 @@
+//! From what is wanted and what is there to a plan, and from the plan to the world.
+
+pub mod apply;
+pub mod contents;
+mod definition;
+pub mod desired;
+pub mod diff;
+pub mod explain;
+pub mod observe;
+pub mod plan;
+pub mod prepare;
+mod reason;
+mod sandbox;

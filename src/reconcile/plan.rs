@@ -1,0 +1,234 @@
+//! Plans as data. Making one is pure and total: no I/O, no clock.
+
+mod builder;
+mod down;
+mod error;
+mod lifecycle;
+mod order;
+mod resources;
+mod schedule;
+mod slots;
+mod up;
+
+pub use down::plan_down;
+pub use error::PlanError;
+pub use lifecycle::{plan_kill, plan_remove, plan_restart, plan_start, plan_stop};
+pub use up::{plan_create, plan_up};
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::container::{Desired, VolumeRecord};
+use crate::model::Condition;
+use crate::network::{NetworkSpec, SandboxSpec};
+
+/// Index of a step in its plan.
+pub type StepId = usize;
+
+/// Why a step is there.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "kind")]
+pub enum Reason {
+    /// The resource does not exist.
+    Missing,
+    /// A field differs; `path` as `environment.LEVEL` or `image`.
+    Changed {
+        path: String,
+        old: Option<Value>,
+        new: Option<Value>,
+    },
+    /// Asked for by a flag or a command, as `--force-recreate`.
+    Requested { by: String },
+    /// `resource` (as `service db`, `network shop_back`) is replaced or restarted and this must follow.
+    Follows { resource: String },
+    /// It is not running.
+    NotRunning { exit_code: Option<u32> },
+    /// More replicas than wanted.
+    Surplus,
+    /// Its service is not in the file.
+    Orphan,
+    /// The file does not name it any more, or the project goes down.
+    NotWanted,
+}
+
+/// What a step does. Containers are named by slot (name of the container), as ids come only when they are made.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "action")]
+pub enum Action {
+    CreateNetwork {
+        spec: NetworkSpec,
+    },
+    RemoveNetwork {
+        name: String,
+    },
+    CreateVolume {
+        volume: VolumeRecord,
+    },
+    RemoveVolume {
+        name: String,
+    },
+    /// Import and unpack what the service runs from.
+    EnsureImage {
+        service: String,
+        reference: String,
+    },
+    CreateSandbox {
+        spec: SandboxSpec,
+    },
+    RemoveSandbox {
+        id: String,
+    },
+    /// `replaces`: id of the container whose slot and anonymous volumes it takes.
+    CreateContainer {
+        desired: Box<Desired>,
+        replaces: Option<String>,
+    },
+    /// Limits, restart policy, labels, health settings without a restart.
+    UpdateContainer {
+        id: String,
+        desired: Box<Desired>,
+    },
+    /// Starts the newest container of the slot.
+    StartContainer {
+        service: String,
+        name: String,
+    },
+    StopContainer {
+        id: String,
+        service: String,
+        name: String,
+        timeout: Option<u32>,
+    },
+    KillContainer {
+        id: String,
+        service: String,
+        name: String,
+        signal: String,
+    },
+    RemoveContainer {
+        id: String,
+        service: String,
+        name: String,
+        volumes: bool,
+    },
+    /// Waits until every replica of `service` meets `condition`; if it is not `required`, failing only warns. One that
+    /// has ended with 0 and is not restarted also counts as started.
+    WaitFor {
+        service: String,
+        condition: Condition,
+        required: bool,
+        /// Who waits, comma separated; empty for the user.
+        dependent: String,
+    },
+    /// Runs `post_start[index]` or `pre_stop[index]` in the container, or `pre_start[index]` in one of its own beside
+    /// the newest container of the slot. The definition of the hook is in the container's own record.
+    RunHook {
+        service: String,
+        name: String,
+        hook: String,
+        index: usize,
+    },
+    /// Removes an image; one that is in use stays.
+    RemoveImage {
+        reference: String,
+    },
+}
+
+impl Action {
+    /// Whether the step only waits for something.
+    pub const fn is_wait(&self) -> bool {
+        matches!(self, Self::WaitFor { .. })
+    }
+}
+
+/// One step; it begins when all of `after` have ended well and all of `follows` have ended.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Step {
+    #[serde(flatten)]
+    pub action: Action,
+    pub reasons: Vec<Reason>,
+    pub after: Vec<StepId>,
+    /// Steps that come before this one, but whose failure does not keep it from being done: what is torn down is torn
+    /// down as far as it goes, and a dependency that is not required may fail.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub follows: Vec<StepId>,
+}
+
+/// What will happen to one resource, for people.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Change {
+    /// `container`, `network`, `volume`.
+    pub kind: String,
+    pub name: String,
+    pub service: Option<String>,
+    /// `none`, `create`, `start`, `update`, `restart`, `recreate`, `stop`, `kill`, `remove`.
+    pub change: String,
+    pub reasons: Vec<Reason>,
+}
+
+/// Steps in an order that respects `after` and `follows` (every index there is lower than the step's own).
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[must_use]
+pub struct Plan {
+    pub steps: Vec<Step>,
+    /// Every resource of the project, unchanged ones too.
+    pub changes: Vec<Change>,
+    pub warnings: Vec<String>,
+}
+
+impl Plan {
+    /// Whether there is nothing to do.
+    pub fn is_empty(&self) -> bool {
+        self.steps.is_empty()
+    }
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Recreate {
+    #[default]
+    Diverged,
+    Force,
+    Never,
+}
+
+/// What the user asked of `up`, `create`, `start` …
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct UpOptions {
+    /// Empty: all.
+    pub services: Vec<String>,
+    pub no_deps: bool,
+    pub no_start: bool,
+    /// For the services named.
+    pub recreate: Recreate,
+    /// For their dependencies.
+    pub recreate_dependencies: Recreate,
+    /// `-V`: anonymous volumes are made anew.
+    pub renew_anonymous_volumes: bool,
+    pub remove_orphans: bool,
+    pub ignore_orphans: bool,
+    /// Replicas by service.
+    pub scale: indexmap::IndexMap<String, u32>,
+    /// Seconds; none: each service's own grace period.
+    pub timeout: Option<u32>,
+    /// Wait until running or healthy.
+    pub wait: bool,
+    /// Seconds.
+    pub wait_timeout: Option<u64>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct DownOptions {
+    /// Empty: the whole project.
+    pub services: Vec<String>,
+    pub volumes: bool,
+    pub remove_orphans: bool,
+    pub timeout: Option<u32>,
+    /// `local` or `all`.
+    pub remove_images: Option<String>,
+}
+
+#[cfg(test)]
+mod tests;

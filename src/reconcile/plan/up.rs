@@ -1,0 +1,391 @@
+//! `up` and `create`.
+
+use std::collections::{BTreeSet, HashMap};
+
+use indexmap::IndexSet;
+
+use super::builder::{Builder, is_up, uses};
+use super::error::require_services;
+use super::resources::{Resources, plan_resources};
+use super::schedule::Schedule;
+use super::slots::{Context, Policy, Replicas, SlotChange};
+use super::{Plan, PlanError, Reason, Recreate, UpOptions};
+use crate::container::label;
+use crate::graph::Graph;
+use crate::model::Project;
+use crate::network::SandboxRecord;
+use crate::reconcile::desired::{DesiredService, DesiredState, Parent};
+use crate::reconcile::observe::{Observed, ObservedContainer, Status};
+
+/// Plans to bring `project` up: what is as wanted is left alone.
+pub fn plan_up(
+    project: &Project,
+    desired: &DesiredState,
+    observed: &Observed,
+    options: &UpOptions,
+) -> Result<Plan, PlanError> {
+    require_services(
+        &options.services,
+        project.services.keys().map(String::as_str),
+    )?;
+    let graph = Graph::new(project)?;
+    let selected = selection(&graph, options);
+    let mut tenants = BTreeSet::new();
+    loop {
+        let up = Up {
+            project,
+            desired,
+            observed,
+            options,
+            graph: &graph,
+            selected: &selected,
+            tenants: &tenants,
+        };
+        let services = up.services();
+        require_names(&services, options)?;
+        let mut builder = Builder::default();
+        warn_of_other_checkout(&mut builder, project, observed);
+        let orphans = orphans(project, observed);
+        let resources = up.resources(&mut builder, &services, &orphans)?;
+        let decided = up.decide(&services, &resources);
+        let homeless = up.homeless(&decided);
+        if homeless.is_empty() {
+            let going = up.going(&services, &decided, &orphans);
+            report(&mut builder, project, &decided, &going);
+            warn_of_orphans(&mut builder, options, &orphans);
+            let context = up.context();
+            let schedule = Schedule::new(
+                builder, context, options, resources, services, decided, going,
+            );
+            return Ok(schedule.plan());
+        }
+        tenants.extend(homeless);
+    }
+}
+
+/// Plans to make what is missing without starting it.
+pub fn plan_create(
+    project: &Project,
+    desired: &DesiredState,
+    observed: &Observed,
+    options: &UpOptions,
+) -> Result<Plan, PlanError> {
+    let options = UpOptions {
+        no_start: true,
+        wait: false,
+        ..options.clone()
+    };
+    plan_up(project, desired, observed, &options)
+}
+
+/// Services that are named and what they depend on; all if none is named.
+fn selection<'a>(graph: &'a Graph, options: &UpOptions) -> IndexSet<&'a str> {
+    let named = || options.services.iter().map(String::as_str);
+    if options.services.is_empty() {
+        graph.services().collect()
+    } else if options.no_deps {
+        named().filter_map(|name| graph.name(name)).collect()
+    } else {
+        graph.closure(named())
+    }
+}
+
+/// One attempt at deciding what happens.
+#[derive(Clone, Copy)]
+struct Up<'a, 'b> {
+    project: &'a Project,
+    desired: &'a DesiredState,
+    observed: &'a Observed,
+    options: &'a UpOptions,
+    graph: &'a Graph,
+    selected: &'b IndexSet<&'a str>,
+    /// Services that live in the network namespace of one selected, and lose it.
+    tenants: &'b BTreeSet<&'a str>,
+}
+
+impl<'a> Up<'a, '_> {
+    fn context(&self) -> Context<'a> {
+        Context {
+            observed: self.observed,
+            graph: self.graph,
+            no_start: self.options.no_start,
+        }
+    }
+
+    /// In the order of starting.
+    fn services(&self) -> Vec<&'a DesiredService> {
+        self.graph
+            .start_order()
+            .into_iter()
+            .filter(|name| self.selected.contains(name) || self.tenants.contains(name))
+            .filter_map(|name| self.desired.services.get(name))
+            .filter(|service| !service.is_provided)
+            .collect()
+    }
+
+    fn policy(&self, service: &DesiredService) -> Policy {
+        let options = self.options;
+        let renews = options.renew_anonymous_volumes;
+        let is_named = options.services.is_empty() || options.services.contains(&service.name);
+        let is_tenant = !self.selected.contains(service.name.as_str());
+        let (recreate, flag) = match (is_named, options.recreate) {
+            _ if is_tenant => (Recreate::Diverged, ""),
+            (true, Recreate::Diverged) if renews => (Recreate::Force, "--renew-anon-volumes"),
+            (true, recreate) => (recreate, "--force-recreate"),
+            (false, _) => (options.recreate_dependencies, "--always-recreate-deps"),
+        };
+        Policy {
+            recreate,
+            flag,
+            replicas: (!is_tenant).then(|| replicas(service, options)),
+        }
+    }
+
+    fn resources(
+        &self,
+        builder: &mut Builder,
+        services: &[&DesiredService],
+        orphans: &[&ObservedContainer],
+    ) -> Result<Resources<'a>, PlanError> {
+        let is_replaceable = |sandbox: &SandboxRecord| {
+            let containers = self.observed.containers.iter();
+            let mut users = containers.filter(|container| uses(container, sandbox));
+            users.all(|container| {
+                let is_orphan = orphans.iter().any(|orphan| orphan.id == container.id);
+                let is_renewed = services.iter().any(|service| {
+                    let policy = self.policy(service);
+                    service.name == container.service
+                        && (policy.recreate != Recreate::Never || policy.replicas == Some(0))
+                });
+                is_orphan && self.options.remove_orphans || is_renewed && !container.one_off
+            })
+        };
+        let project = &self.project.name;
+        plan_resources(
+            builder,
+            project,
+            self.desired,
+            services,
+            self.observed,
+            &is_replaceable,
+        )
+    }
+
+    fn decide(
+        &self,
+        services: &[&'a DesiredService],
+        resources: &Resources<'a>,
+    ) -> HashMap<&'a str, Replicas<'a>> {
+        let mut decided: HashMap<&str, Replicas<'_>> = HashMap::new();
+        for service in services {
+            let policy = self.policy(service);
+            let replicas = self
+                .context()
+                .replicas(service, &policy, resources, &decided);
+            decided.insert(service.name.as_str(), replicas);
+            if !self.options.no_deps && !self.options.no_start {
+                restart_with_dependencies(self.graph, service, &mut decided);
+            }
+        }
+        decided
+    }
+
+    /// Services left out so far whose containers lose the network namespace that they live in.
+    fn homeless(&self, decided: &HashMap<&'a str, Replicas<'a>>) -> Vec<&'a str> {
+        let is_moved = |name: &String| {
+            let first = decided
+                .get(name.as_str())
+                .and_then(|replicas| replicas.slots.first());
+            first.is_some_and(|slot| slot.is_moved)
+        };
+        let services = self.desired.services.values();
+        services
+            .filter(|service| !decided.contains_key(service.name.as_str()))
+            .filter(|service| match service.parents.get("network_mode") {
+                Some(Parent::Service(parent)) => is_moved(parent),
+                _ => false,
+            })
+            .filter(|service| {
+                let mut containers = self.observed.containers.iter();
+                containers.any(|it| it.service == service.name && !it.one_off)
+            })
+            .map(|service| service.name.as_str())
+            .collect()
+    }
+
+    /// Containers that go for good.
+    fn going(
+        &self,
+        services: &[&'a DesiredService],
+        decided: &HashMap<&'a str, Replicas<'a>>,
+        orphans: &[&'a ObservedContainer],
+    ) -> Vec<(&'a ObservedContainer, Reason)> {
+        let replicas = services
+            .iter()
+            .filter_map(|service| decided.get(service.name.as_str()));
+        let surplus = replicas.flat_map(|replicas| &replicas.surplus);
+        let orphans = orphans.iter().filter(|_| self.options.remove_orphans);
+        surplus
+            .map(|container| (*container, Reason::Surplus))
+            .chain(orphans.map(|container| (*container, Reason::Orphan)))
+            .collect()
+    }
+}
+
+fn replicas(service: &DesiredService, options: &UpOptions) -> u32 {
+    options
+        .scale
+        .get(&service.name)
+        .copied()
+        .unwrap_or(service.replicas)
+}
+
+fn warn_of_orphans(builder: &mut Builder, options: &UpOptions, orphans: &[&ObservedContainer]) {
+    if !options.remove_orphans && !options.ignore_orphans && !orphans.is_empty() {
+        let names: Vec<&str> = orphans.iter().map(|orphan| orphan.name.as_str()).collect();
+        builder.warn(format!(
+            "containers of services that are not in the file: {}; `--remove-orphans` removes them",
+            names.join(", ")
+        ));
+    }
+}
+
+fn require_names(services: &[&DesiredService], options: &UpOptions) -> Result<(), PlanError> {
+    let mut taken: HashMap<String, &str> = HashMap::new();
+    for service in services {
+        let replicas = replicas(service, options);
+        if let Some(name) = &service.container_name
+            && replicas > 1
+        {
+            return Err(PlanError::NameWithReplicas {
+                service: service.name.clone(),
+                name: name.clone(),
+                replicas,
+            });
+        }
+        for number in 1..=replicas {
+            let name = service.container(number);
+            if let Some(first) = taken.insert(name.clone(), &service.name) {
+                return Err(PlanError::DuplicateName {
+                    name,
+                    first: first.into(),
+                    second: service.name.clone(),
+                });
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Containers of services that the file does not have, and jobs of `run` that have ended.
+fn orphans<'a>(project: &Project, observed: &'a Observed) -> Vec<&'a ObservedContainer> {
+    let is_known = |name: &str| {
+        project.services.contains_key(name) || project.disabled_services.contains_key(name)
+    };
+    let is_orphan = |container: &&ObservedContainer| {
+        if container.one_off {
+            matches!(container.status, Status::Exited | Status::Dead)
+        } else {
+            !is_known(&container.service)
+        }
+    };
+    observed.containers.iter().filter(is_orphan).collect()
+}
+
+/// Another folder with the same project name would take these containers for its own.
+fn warn_of_other_checkout(builder: &mut Builder, project: &Project, observed: &Observed) {
+    let directory = project.working_dir.to_string_lossy();
+    let files: Vec<_> = project
+        .files
+        .iter()
+        .map(|file| file.to_string_lossy())
+        .collect();
+    let files = files.join(",");
+    let other = observed.containers.iter().find_map(|container| {
+        let other = container.labels.get(label::WORKING_DIR)?;
+        let others = container.labels.get(label::CONFIG_FILES)?;
+        (*other != directory && *others != files).then_some(other)
+    });
+    if let Some(other) = other {
+        builder.warn(format!(
+            "project `{}` was brought up from {other}; set another name with `-p` or `name:` to keep both",
+            project.name
+        ));
+    }
+}
+
+/// Restarts running replicas of `service` whose dependencies are replaced or restarted, where they ask for it.
+fn restart_with_dependencies<'a>(
+    graph: &Graph,
+    service: &'a DesiredService,
+    decided: &mut HashMap<&'a str, Replicas<'a>>,
+) {
+    let is_renewed = |name: &str| {
+        decided.get(name).is_some_and(|replicas| {
+            replicas
+                .slots
+                .iter()
+                .any(|slot| matches!(slot.change, SlotChange::Recreate | SlotChange::Restart))
+        })
+    };
+    let reasons: Vec<Reason> = graph
+        .dependencies(&service.name)
+        .into_iter()
+        .filter(|(name, requirement)| requirement.restart && is_renewed(name))
+        .map(|(name, _)| Reason::Follows {
+            resource: format!("service {name}"),
+        })
+        .collect();
+    let Some(replicas) = decided.get_mut(service.name.as_str()) else {
+        return;
+    };
+    for slot in replicas.slots.iter_mut().filter(|_| !reasons.is_empty()) {
+        let is_running = slot.current.is_some_and(is_up);
+        if is_running && matches!(slot.change, SlotChange::Keep | SlotChange::Update) {
+            slot.change = SlotChange::Restart;
+            slot.starts = true;
+            slot.reasons.extend(reasons.clone());
+        }
+    }
+}
+
+/// Says what happens to each container.
+fn report(
+    builder: &mut Builder,
+    project: &Project,
+    decided: &HashMap<&str, Replicas<'_>>,
+    going: &[(&ObservedContainer, Reason)],
+) {
+    for name in project.services.keys() {
+        for slot in decided
+            .get(name.as_str())
+            .iter()
+            .flat_map(|replicas| &replicas.slots)
+        {
+            let change = match slot.change {
+                SlotChange::Keep => "none",
+                SlotChange::Create => "create",
+                SlotChange::Start => "start",
+                SlotChange::Update => "update",
+                SlotChange::Restart => "restart",
+                SlotChange::Recreate => "recreate",
+            };
+            builder.change(
+                "container",
+                slot.name(),
+                Some(name),
+                change,
+                slot.reasons.clone(),
+            );
+            let is_paused = slot
+                .current
+                .is_some_and(|current| current.status == Status::Paused);
+            if is_paused && slot.change == SlotChange::Keep {
+                builder.warn(format!("container `{}` is paused", slot.name()));
+            }
+        }
+    }
+    for (container, reason) in going {
+        builder.container_change(container, "remove", vec![reason.clone()]);
+    }
+}

@@ -1,0 +1,104 @@
+//! Why an operation on a stack failed.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use thiserror::Error;
+
+use crate::container::ContainerError;
+use crate::engine::EngineError;
+use crate::reconcile::observe::ObserveError;
+use crate::reconcile::plan::PlanError;
+use crate::reconcile::prepare::PrepareError;
+use crate::state::StateError;
+use crate::supervisor::frame::FrameError;
+use crate::supervisor::launch::LaunchError;
+use crate::supervisor::protocol::Failure;
+
+#[derive(Debug, Error)]
+pub enum StackError {
+    #[error("containers need root")]
+    NotRoot,
+    #[error("project `{name}` is known by name only, and this needs its files")]
+    NoProject { name: String },
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    #[error(transparent)]
+    Observe(#[from] ObserveError),
+    #[error(transparent)]
+    Prepare(#[from] PrepareError),
+    #[error(transparent)]
+    Plan(#[from] PlanError),
+    #[error(transparent)]
+    Launch(#[from] LaunchError),
+    #[error(transparent)]
+    Frame(#[from] FrameError),
+    #[error(transparent)]
+    State(#[from] StateError),
+    #[error(transparent)]
+    Container(#[from] ContainerError),
+    #[error("cannot {operation}")]
+    Io {
+        operation: String,
+        #[source]
+        source: std::io::Error,
+    },
+    /// What the supervisor could not do.
+    #[error("{} of the project failed", failures_text(.0.len()))]
+    Failed(Vec<Failure>),
+    /// `log`: the last lines of `path`.
+    #[error("the supervisor of project `{project}` ended unexpectedly")]
+    SupervisorEnded {
+        project: String,
+        path: PathBuf,
+        log: Vec<String>,
+    },
+    #[error("service \"{service}\" is not running{}", container_number(*.index))]
+    NotRunning { service: String, index: u32 },
+    /// The runtime could not start a command; `code` is 126 or 127.
+    #[error("{message}")]
+    Refused { code: u8, message: String },
+    #[error("application not healthy after {}s", after.as_secs())]
+    NotHealthy { after: Duration },
+}
+
+fn failures_text(count: usize) -> String {
+    match count {
+        1 => "one resource".into(),
+        count => format!("{count} resources"),
+    }
+}
+
+fn container_number(index: u32) -> String {
+    match index {
+        0 => String::new(),
+        index => format!(" container #{index}"),
+    }
+}
+
+impl StackError {
+    /// What the user may do about it; often empty.
+    pub fn hints(&self) -> Vec<String> {
+        match self {
+            Self::NotRoot => vec!["run the command with `sudo`".into()],
+            Self::NoProject { .. } => vec!["name the files with `-f`".into()],
+            Self::Engine(error)
+            | Self::Container(ContainerError::Engine(error))
+            | Self::Observe(ObserveError::Engine(error)) => error.hints(),
+            Self::SupervisorEnded { path, .. } | Self::Launch(LaunchError::Silent { path, .. }) => {
+                vec![format!("its log is {}", path.display())]
+            }
+            _ => Vec::new(),
+        }
+    }
+
+    /// Lines of a log that tell more.
+    pub fn details(&self) -> &[String] {
+        match self {
+            Self::SupervisorEnded { log, .. } | Self::Launch(LaunchError::Silent { log, .. }) => {
+                log
+            }
+            _ => &[],
+        }
+    }
+}

@@ -1,0 +1,403 @@
+//! A further process in a running container.
+
+use std::fs::{File, OpenOptions};
+use std::future::pending;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use rustix::fs::{CWD, FileType, Mode, mknodat};
+use tokio::io::AsyncReadExt as _;
+use tokio::net::unix::pipe;
+use tokio::task::JoinHandle;
+
+use super::{Stack, StackError};
+use crate::container::ExecOptions;
+use crate::engine::{Engine, EngineError, ExitStatus, Stdio};
+use crate::reconcile::observe::{Observed, ObservedContainer, Status};
+use crate::state::create_private_dir;
+
+/// After the exit, output of the process itself arrives at once; silence for this long means that a process which it
+/// left behind holds the pipe open.
+const SILENCE: Duration = Duration::from_secs(1);
+
+/// After the exit, more than this cannot have been in the pipes any more.
+const REMAINDER: usize = 4 << 20;
+
+/// What to run and where.
+#[derive(Clone, Debug, Default)]
+pub struct ExecRequest {
+    pub service: String,
+    /// Number of the replica; 0: the first one that runs, else a one-off.
+    pub index: u32,
+    pub options: ExecOptions,
+    /// Leave standard input open.
+    pub interactive: bool,
+}
+
+/// What a session tells.
+#[derive(Debug, PartialEq, Eq)]
+pub enum ExecOutput {
+    Stdout(Vec<u8>),
+    Stderr(Vec<u8>),
+    /// The exit code; nothing follows.
+    Exited(u32),
+}
+
+/// A process that runs. Dropping it leaves the process alone.
+#[derive(Debug)]
+pub struct ExecSession {
+    engine: Engine,
+    container: String,
+    id: String,
+    folder: PathBuf,
+    stdin: Option<File>,
+    stdout: Option<pipe::Receiver>,
+    stderr: Option<pipe::Receiver>,
+    exit: JoinHandle<Result<ExitStatus, EngineError>>,
+    exited: Option<Exited>,
+}
+
+#[derive(Debug)]
+struct Exited {
+    code: u32,
+    /// Bytes read since.
+    read: usize,
+    heard: Instant,
+}
+
+impl Stack {
+    /// Starts a process and leaves it to itself.
+    pub async fn exec_detached(&self, request: &ExecRequest) -> Result<(), StackError> {
+        let observed = self.observe().await?;
+        let container = running_container(&observed, &request.service, request.index)?;
+        let process = self.process(&container.id, &request.options).await?;
+        let engine = &self.containers().await?.engine;
+        let (id, stdio) = (exec_id(), Stdio::default());
+        engine
+            .create_exec(&container.id, &id, &process, &stdio)
+            .await?;
+        start(engine, &container.id, &id).await?;
+        self.revive(&observed).await;
+        Ok(())
+    }
+
+    /// Starts a process and connects to it.
+    pub async fn exec(&self, request: &ExecRequest) -> Result<ExecSession, StackError> {
+        let observed = self.observe().await?;
+        let container = running_container(&observed, &request.service, request.index)?;
+        let process = self.process(&container.id, &request.options).await?;
+        let engine = self.containers().await?.engine.clone();
+        let id = exec_id();
+        let folder = self.options.state.container_run(&container.id).join(&id);
+        let pipes = Pipes::create(&folder, request).map_err(|source| StackError::Io {
+            operation: format!("make pipes in {}", folder.display()),
+            source,
+        });
+        let started = async {
+            let pipes = pipes?;
+            engine
+                .create_exec(&container.id, &id, &process, &pipes.stdio)
+                .await?;
+            start(&engine, &container.id, &id).await?;
+            Ok(pipes)
+        }
+        .await;
+        let pipes = match started {
+            Ok(pipes) => pipes,
+            Err(error) => {
+                remove_folder(&folder);
+                return Err(error);
+            }
+        };
+        let exit = {
+            let (engine, container, id) = (engine.clone(), container.id.clone(), id.clone());
+            tokio::spawn(async move { engine.wait_exec(&container, &id).await })
+        };
+        self.revive(&observed).await;
+        Ok(ExecSession {
+            engine,
+            container: container.id.clone(),
+            id,
+            folder,
+            stdin: pipes.stdin,
+            stdout: Some(pipes.stdout),
+            stderr: pipes.stderr,
+            exit,
+            exited: None,
+        })
+    }
+
+    async fn process(&self, id: &str, options: &ExecOptions) -> Result<Vec<u8>, StackError> {
+        let containers = self.containers().await?;
+        let record = containers.engine.container(id).await?;
+        let record = record.ok_or_else(|| EngineError::NotFound {
+            what: format!("container `{id}`"),
+        })?;
+        Ok(containers.exec_process(&record, options).await?)
+    }
+}
+
+/// The container that commands on one container mean.
+fn running_container<'a>(
+    observed: &'a Observed,
+    service: &str,
+    index: u32,
+) -> Result<&'a ObservedContainer, StackError> {
+    let mut candidates: Vec<&ObservedContainer> = observed
+        .containers
+        .iter()
+        .filter(|container| container.service == service)
+        .filter(|container| matches!(container.status, Status::Running | Status::Paused))
+        .filter(|container| index == 0 || (container.number == index && !container.one_off))
+        .collect();
+    candidates.sort_by_key(|container| (container.one_off, container.number));
+    candidates
+        .first()
+        .copied()
+        .ok_or_else(|| StackError::NotRunning {
+            service: service.into(),
+            index,
+        })
+}
+
+/// Starts an exec; what the runtime refuses leaves no record behind.
+async fn start(engine: &Engine, container: &str, id: &str) -> Result<(), StackError> {
+    let Err(error) = engine.start_exec(container, id).await else {
+        return Ok(());
+    };
+    if let Err(cleanup) = engine.delete_exec(container, id).await {
+        tracing::debug!(error = %cleanup, "cannot remove the exec");
+    }
+    Err(match &error {
+        EngineError::Call { message, .. } => match refusal(message) {
+            Some(code) => StackError::Refused {
+                code,
+                message: message.clone(),
+            },
+            None => error.into(),
+        },
+        _ => error.into(),
+    })
+}
+
+/// Docker's exit code for a command that the runtime could not start.
+fn refusal(message: &str) -> Option<u8> {
+    let missing = [
+        "executable file",
+        "no such file or directory",
+        "not found in $PATH",
+    ];
+    let forbidden = ["permission denied", "is a directory", "exec format error"];
+    let lower = message.to_lowercase();
+    let has = |texts: &[&str]| {
+        texts
+            .iter()
+            .any(|text| lower.contains(&text.to_lowercase()))
+    };
+    if has(&forbidden) {
+        Some(126)
+    } else if has(&missing) {
+        Some(127)
+    } else {
+        None
+    }
+}
+
+fn exec_id() -> String {
+    let now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    format!("exec-{}-{:x}", std::process::id(), now.as_nanos())
+}
+
+/// FIFOs of a process and our ends of them.
+struct Pipes {
+    stdio: Stdio,
+    stdin: Option<File>,
+    stdout: pipe::Receiver,
+    stderr: Option<pipe::Receiver>,
+}
+
+impl Pipes {
+    fn create(folder: &Path, request: &ExecRequest) -> io::Result<Self> {
+        create_private_dir(folder).map_err(io::Error::other)?;
+        let fifo = |name: &str| -> io::Result<PathBuf> {
+            let path = folder.join(name);
+            mknodat(CWD, &path, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0)?;
+            Ok(path)
+        };
+        let mut stdio = Stdio {
+            terminal: request.options.terminal,
+            ..Stdio::default()
+        };
+        let receiver = |path: &Path| pipe::OpenOptions::new().open_receiver(path);
+        stdio.stdout = fifo("stdout")?;
+        let stdout = receiver(&stdio.stdout)?;
+        let stderr = if stdio.terminal {
+            None
+        } else {
+            stdio.stderr = fifo("stderr")?;
+            Some(receiver(&stdio.stderr)?)
+        };
+        let stdin = if request.interactive {
+            stdio.stdin = fifo("stdin")?;
+            // For writing alone it could be opened only after the shim has its end.
+            let both = OpenOptions::new()
+                .read(true)
+                .write(true)
+                .open(&stdio.stdin)?;
+            Some(both)
+        } else {
+            None
+        };
+        Ok(Self {
+            stdio,
+            stdin,
+            stdout,
+            stderr,
+        })
+    }
+}
+
+impl ExecSession {
+    /// Our end of the process' standard input; closing it and [`ExecSession::close_stdin`] end the input.
+    pub fn take_stdin(&mut self) -> Option<File> {
+        self.stdin.take()
+    }
+
+    /// What the process writes, then its exit code. Cancel-safe.
+    pub async fn next(&mut self) -> Result<ExecOutput, StackError> {
+        loop {
+            if let Some(code) = self.drained() {
+                return Ok(ExecOutput::Exited(code));
+            }
+            let rest = self
+                .exited
+                .as_ref()
+                .map(|exited| SILENCE.saturating_sub(exited.heard.elapsed()));
+            let mut out = Vec::new();
+            let mut err = Vec::new();
+            let silence = async {
+                match rest {
+                    Some(rest) => tokio::time::sleep(rest).await,
+                    None => pending().await,
+                }
+            };
+            tokio::select! {
+                // Output before the exit, so that what has been written is told first.
+                biased;
+                // Cancel-safe: a pipe is read only when this arm wins.
+                read = read(&mut self.stdout, &mut out) => match self.heard(read) {
+                    0 => self.stdout = None,
+                    _ => return Ok(ExecOutput::Stdout(out)),
+                },
+                // Cancel-safe, as above.
+                read = read(&mut self.stderr, &mut err) => match self.heard(read) {
+                    0 => self.stderr = None,
+                    _ => return Ok(ExecOutput::Stderr(err)),
+                },
+                // Cancel-safe: the task goes on, and is asked only until it has ended.
+                exit = &mut self.exit, if self.exited.is_none() => {
+                    let exit = exit.map_err(|error| StackError::Io {
+                        operation: "wait for the process".into(),
+                        source: error.into(),
+                    })??;
+                    self.exited = Some(Exited { code: exit.code, read: 0, heard: Instant::now() });
+                }
+                // Cancel-safe: begins again with what is left.
+                () = silence => {
+                    self.stdout = None;
+                    self.stderr = None;
+                }
+            }
+        }
+    }
+
+    /// The exit code, once nothing can follow.
+    fn drained(&self) -> Option<u32> {
+        let exited = self.exited.as_ref()?;
+        let ended = self.stdout.is_none() && self.stderr.is_none();
+        (ended || exited.read > REMAINDER).then_some(exited.code)
+    }
+
+    fn heard(&mut self, read: io::Result<usize>) -> usize {
+        let read = read.unwrap_or(0);
+        if let Some(exited) = &mut self.exited {
+            exited.read += read;
+            exited.heard = Instant::now();
+        }
+        read
+    }
+
+    pub async fn close_stdin(&self) -> Result<(), StackError> {
+        Ok(self.engine.close_stdin(&self.container, &self.id).await?)
+    }
+
+    pub async fn resize(&self, columns: u32, rows: u32) -> Result<(), StackError> {
+        let (container, id) = (&self.container, &self.id);
+        Ok(self.engine.resize(container, id, columns, rows).await?)
+    }
+
+    pub async fn kill(&self, signal: u32) -> Result<(), StackError> {
+        let (container, id) = (&self.container, &self.id);
+        Ok(self.engine.kill_exec(container, id, signal).await?)
+    }
+
+    /// Removes the record of a process that has ended.
+    pub async fn finish(self) -> Result<(), StackError> {
+        Ok(self.engine.delete_exec(&self.container, &self.id).await?)
+    }
+}
+
+impl Drop for ExecSession {
+    fn drop(&mut self) {
+        remove_folder(&self.folder);
+    }
+}
+
+fn remove_folder(folder: &Path) {
+    if let Err(error) = std::fs::remove_dir_all(folder) {
+        tracing::debug!(%error, path = %folder.display(), "cannot remove pipes");
+    }
+}
+
+/// Reads what is there; waits for ever without a pipe.
+async fn read(pipe: &mut Option<pipe::Receiver>, buffer: &mut Vec<u8>) -> io::Result<usize> {
+    match pipe {
+        Some(pipe) => {
+            buffer.reserve(1 << 16);
+            pipe.read_buf(buffer).await
+        }
+        None => pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_runtime_refuses_has_docker_s_codes() {
+        let table = [
+            (
+                "exec: \"nosuch\": executable file not found in $PATH: unknown",
+                Some(127),
+            ),
+            (
+                "exec: \"/nosuch\": stat /nosuch: no such file or directory: unknown",
+                Some(127),
+            ),
+            (
+                "executable file `nosuch` not found in $PATH: No such file or directory",
+                Some(127),
+            ),
+            ("exec: \"/\": is a directory: permission denied", Some(126)),
+            ("exec /script: exec format error", Some(126)),
+            ("cannot exec in a paused container", None),
+        ];
+        for (message, code) in table {
+            assert_eq!(refusal(message), code, "{message}");
+        }
+    }
+}

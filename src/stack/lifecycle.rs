@@ -1,0 +1,199 @@
+//! Down, start, stop, restart, kill, remove, pause, unpause: all by the supervisor.
+
+use super::{Outcome, Stack, StackError, rehearse};
+use crate::model::Project;
+use crate::reconcile::observe::{Observed, ObservedContainer};
+use crate::reconcile::plan::{self, DownOptions, Plan};
+use crate::supervisor::protocol::{Progress, ProgressStatus, Reply, Request, Resource};
+
+impl Stack {
+    fn boxed_project(&self) -> Option<Box<Project>> {
+        self.project().cloned().map(Box::new)
+    }
+
+    /// Stops and removes containers and what was made for them.
+    pub fn down(&self, options: DownOptions) -> Request {
+        Request::Down {
+            project: self.boxed_project(),
+            options,
+        }
+    }
+
+    /// Starts containers that exist. `wait`: until they run or are healthy.
+    pub fn start(&self, services: Vec<String>, wait: bool) -> Request {
+        Request::Start {
+            project: self.boxed_project(),
+            services,
+            wait,
+        }
+    }
+
+    /// Stops containers, dependents first. `timeout` in seconds; none: each one's own grace period.
+    pub fn stop(&self, services: Vec<String>, timeout: Option<u32>) -> Request {
+        Request::Stop {
+            project: self.boxed_project(),
+            services,
+            timeout,
+        }
+    }
+
+    /// Stops and starts containers, and what must restart with them unless `no_deps`.
+    pub fn restart(&self, services: Vec<String>, timeout: Option<u32>, no_deps: bool) -> Request {
+        Request::Restart {
+            project: self.boxed_project(),
+            services,
+            timeout,
+            no_deps,
+        }
+    }
+
+    /// Sends `signal` to running containers; does not wait for other requests.
+    pub fn kill(&self, services: Vec<String>, signal: String, remove_orphans: bool) -> Request {
+        Request::Kill {
+            project: self.boxed_project(),
+            services,
+            signal,
+            remove_orphans,
+        }
+    }
+
+    /// Removes stopped containers; with `stop`, stops them first.
+    pub fn remove(&self, services: Vec<String>, stop: bool, volumes: bool) -> Request {
+        Request::Remove {
+            project: self.boxed_project(),
+            services,
+            stop,
+            volumes,
+        }
+    }
+
+    /// Has the supervisor do `request`, unless there is nothing to do: then none is started.
+    pub async fn ask(
+        &self,
+        request: Request,
+        mut on_reply: impl FnMut(Reply),
+    ) -> Result<Outcome, StackError> {
+        let observed = self.observe().await?;
+        let plan = self.plan_request(&request, &observed).await?;
+        let idle = match (&plan, &request) {
+            (Some(plan), _) => plan.is_empty(),
+            (None, Request::Pause { services } | Request::Unpause { services }) => {
+                self.selected(&observed, services).is_empty()
+            }
+            (None, _) => false,
+        };
+        if !idle {
+            self.request(request, on_reply).await?;
+            return Ok(Outcome::Applied);
+        }
+        if let Some(plan) = &plan {
+            for text in &plan.warnings {
+                on_reply(Reply::Warning { text: text.clone() });
+            }
+            if matches!(request, Request::Up { .. }) {
+                rehearse(plan)
+                    .into_iter()
+                    .map(Reply::Progress)
+                    .for_each(&mut on_reply);
+            }
+        }
+        if let Request::Stop { services, .. } = &request {
+            // Docker says so each time.
+            for container in self.selected(&observed, services) {
+                on_reply(Reply::Progress(Progress {
+                    kind: Resource::Container,
+                    name: container.name.clone(),
+                    status: ProgressStatus::Stopped,
+                    detail: None,
+                }));
+            }
+        }
+        self.revive(&observed).await;
+        Ok(Outcome::Unchanged)
+    }
+
+    /// What `request` would do; `None` if that is not planned.
+    pub async fn plan(&self, request: &Request) -> Result<Option<Plan>, StackError> {
+        let observed = self.observe().await?;
+        self.plan_request(request, &observed).await
+    }
+
+    async fn plan_request(
+        &self,
+        request: &Request,
+        observed: &Observed,
+    ) -> Result<Option<Plan>, StackError> {
+        let project = self.project();
+        let plan = match request {
+            Request::Up { options, .. } => self.plan_up_from(observed, options).await?,
+            Request::Down { options, .. } => {
+                plan::plan_down(self.name(), project, observed, options)?
+            }
+            Request::Start { services, wait, .. } => {
+                plan::plan_start(project, observed, services, *wait)?
+            }
+            Request::Stop {
+                services, timeout, ..
+            } => plan::plan_stop(project, observed, services, *timeout)?,
+            Request::Restart {
+                services,
+                timeout,
+                no_deps,
+                ..
+            } => {
+                let desired = match project {
+                    Some(_) => Some(self.desired().await?),
+                    None => None,
+                };
+                plan::plan_restart(
+                    project,
+                    desired.as_ref(),
+                    observed,
+                    services,
+                    *timeout,
+                    *no_deps,
+                )?
+            }
+            Request::Kill {
+                services,
+                signal,
+                remove_orphans,
+                ..
+            } => plan::plan_kill(project, observed, services, signal, *remove_orphans)?,
+            Request::Remove {
+                services,
+                stop,
+                volumes,
+                ..
+            } => plan::plan_remove(project, observed, services, *stop, *volumes)?,
+            Request::Pause { .. } | Request::Unpause { .. } | Request::Follow | Request::Ping => {
+                return Ok(None);
+            }
+        };
+        Ok(Some(plan))
+    }
+
+    /// Containers that commands mean by `services`: those of the project's file, or all of the name without one; no
+    /// one-offs.
+    pub fn selected<'a>(
+        &self,
+        observed: &'a Observed,
+        services: &[String],
+    ) -> Vec<&'a ObservedContainer> {
+        let in_file = |service: &String| {
+            self.project().is_none_or(|project| {
+                project.services.contains_key(service)
+                    || project.disabled_services.contains_key(service)
+            })
+        };
+        let chosen = |container: &&ObservedContainer| {
+            !container.one_off
+                && if services.is_empty() {
+                    in_file(&container.service)
+                } else {
+                    services.contains(&container.service)
+                }
+        };
+        observed.containers.iter().filter(chosen).collect()
+    }
+}

@@ -1,0 +1,123 @@
+//! What an operation would do, without doing it.
+
+use super::{Stack, StackError};
+use crate::reconcile::desired::DesiredState;
+use crate::reconcile::observe::Observed;
+use crate::reconcile::plan::{self, Action, Plan, UpOptions};
+use crate::reconcile::prepare::prepare;
+use crate::supervisor::protocol::{Progress, ProgressStatus, Resource};
+
+impl Stack {
+    /// What the project wants on this host.
+    pub(super) async fn desired(&self) -> Result<DesiredState, StackError> {
+        let project = self.required_project()?;
+        Ok(prepare(&self.containers().await?.images, project).await?)
+    }
+
+    /// What `up` would do and why.
+    pub async fn plan_up(&self, options: &UpOptions) -> Result<Plan, StackError> {
+        let observed = self.observe().await?;
+        self.plan_up_from(&observed, options).await
+    }
+
+    pub(super) async fn plan_up_from(
+        &self,
+        observed: &Observed,
+        options: &UpOptions,
+    ) -> Result<Plan, StackError> {
+        let project = self.required_project()?;
+        let desired = self.desired().await?;
+        Ok(plan::plan_up(project, &desired, observed, options)?)
+    }
+}
+
+/// What a supervisor would tell while it applies `plan`.
+pub fn rehearse(plan: &Plan) -> Vec<Progress> {
+    use ProgressStatus as Status;
+    let mut told = Vec::new();
+    let mut tell = |kind, name: &str, statuses: &[Status]| {
+        told.extend(statuses.iter().map(|status| Progress {
+            kind,
+            name: name.into(),
+            status: *status,
+            detail: None,
+        }));
+    };
+    for change in plan.changes.iter().filter(|change| change.change == "none") {
+        if change.kind == "container" {
+            tell(Resource::Container, &change.name, &[Status::Running]);
+        }
+    }
+    for step in &plan.steps {
+        match &step.action {
+            Action::CreateNetwork { spec } => {
+                tell(
+                    Resource::Network,
+                    &spec.name,
+                    &[Status::Creating, Status::Created],
+                );
+            }
+            Action::RemoveNetwork { name } => {
+                tell(
+                    Resource::Network,
+                    name,
+                    &[Status::Removing, Status::Removed],
+                );
+            }
+            Action::CreateVolume { volume } => {
+                tell(
+                    Resource::Volume,
+                    &volume.name,
+                    &[Status::Creating, Status::Created],
+                );
+            }
+            Action::RemoveVolume { name } => {
+                tell(Resource::Volume, name, &[Status::Removing, Status::Removed]);
+            }
+            Action::CreateContainer { desired, replaces } => {
+                let statuses = match replaces {
+                    Some(_) => [Status::Recreate, Status::Recreated],
+                    None => [Status::Creating, Status::Created],
+                };
+                tell(Resource::Container, &desired.name, &statuses);
+            }
+            Action::UpdateContainer { desired, .. } => {
+                tell(
+                    Resource::Container,
+                    &desired.name,
+                    &[Status::Updating, Status::Updated],
+                );
+            }
+            Action::StartContainer { name, .. } => {
+                tell(
+                    Resource::Container,
+                    name,
+                    &[Status::Starting, Status::Started],
+                );
+            }
+            Action::StopContainer { name, .. } => {
+                tell(
+                    Resource::Container,
+                    name,
+                    &[Status::Stopping, Status::Stopped],
+                );
+            }
+            Action::KillContainer { name, .. } => {
+                tell(
+                    Resource::Container,
+                    name,
+                    &[Status::Killing, Status::Killed],
+                );
+            }
+            Action::RemoveContainer { name, .. } => {
+                tell(
+                    Resource::Container,
+                    name,
+                    &[Status::Removing, Status::Removed],
+                );
+            }
+            _ => {}
+        }
+    }
+    told
+}

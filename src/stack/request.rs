@@ -1,0 +1,160 @@
+//! Asking the project's supervisor for something.
+
+use std::fs::File;
+use std::io::{Read as _, Seek as _, SeekFrom};
+use std::path::Path;
+
+use super::{Stack, StackError};
+use crate::reconcile::observe::{Observed, Status};
+use crate::supervisor::frame::{self, Connection};
+use crate::supervisor::launch::{self, LaunchSettings};
+use crate::supervisor::protocol::{ContainerEvent, Hello, Reply, Request, VERSION};
+
+/// Bytes and lines of a supervisor's log in an error.
+const LOG_BYTES: u64 = 8 << 10;
+const LOG_LINES: usize = 10;
+
+/// A stream of what happens to the project's containers.
+#[derive(Debug)]
+pub struct Events {
+    connection: Connection,
+}
+
+impl Events {
+    /// The next event; `None` when the supervisor has ended. Cancel-safe.
+    pub async fn next(&mut self) -> Option<ContainerEvent> {
+        loop {
+            match self.connection.0.next::<Reply>().await {
+                Ok(Some(Reply::Container(event))) => return Some(event),
+                Ok(Some(_)) => {}
+                Ok(None) | Err(_) => return None,
+            }
+        }
+    }
+}
+
+impl Stack {
+    /// Makes sure that the supervisor runs, has it do `request`, and passes on what it tells. Dropping the future
+    /// cancels the request.
+    pub async fn request(
+        &self,
+        request: Request,
+        mut on_reply: impl FnMut(Reply),
+    ) -> Result<(), StackError> {
+        let mut connection = self.connect_supervisor(who(&request)).await?;
+        connection.1.send(&request).await?;
+        loop {
+            match connection.0.next::<Reply>().await {
+                Ok(Some(Reply::Finished)) => return Ok(()),
+                Ok(Some(Reply::Failed { failures })) => return Err(StackError::Failed(failures)),
+                Ok(Some(reply)) => on_reply(reply),
+                Ok(None) | Err(_) => return Err(self.supervisor_ended()),
+            }
+        }
+    }
+
+    /// Follows the project's containers from now on; starts the supervisor if it does not run.
+    pub async fn events(&self) -> Result<Events, StackError> {
+        let mut connection = self.connect_supervisor("follow").await?;
+        connection.1.send(&Request::Follow).await?;
+        Ok(Events { connection })
+    }
+
+    /// Starts a supervisor that is not alive although containers run. That it failed is no reason to fail for a command
+    /// that only reads, so it is only noted.
+    pub async fn revive(&self, observed: &Observed) {
+        let supervised = observed
+            .containers
+            .iter()
+            .any(|container| container.desired.is_some() && is_alive(container.status));
+        if !supervised || launch::is_running(&self.options.state, &self.options.name) {
+            return;
+        }
+        if let Err(error) = self.ensure_supervisor().await {
+            tracing::warn!(error = %error, "cannot start the supervisor");
+        }
+    }
+
+    async fn ensure_supervisor(&self) -> Result<std::path::PathBuf, StackError> {
+        let containers = self.containers().await?;
+        self.record_engine(containers)?;
+        let options = containers.engine.options();
+        let settings = LaunchSettings {
+            program: None,
+            address: Some(options.address.display().to_string()),
+            namespace: Some(options.namespace.clone()),
+        };
+        let (state, name) = (self.options.state.clone(), self.options.name.clone());
+        let launch = move || launch::ensure_running(&state, &name, &settings);
+        let launched = tokio::task::spawn_blocking(launch).await;
+        Ok(launched.map_err(|error| StackError::Io {
+            operation: "start the supervisor".into(),
+            source: error.into(),
+        })??)
+    }
+
+    async fn connect_supervisor(&self, command: &str) -> Result<Connection, StackError> {
+        let path = self.ensure_supervisor().await?;
+        let mut connection = frame::connect(&path)
+            .await
+            .map_err(|source| StackError::Io {
+                operation: "connect to the supervisor".into(),
+                source,
+            })?;
+        let hello = Hello {
+            version: VERSION,
+            who: format!("{command} (pid {})", std::process::id()),
+        };
+        connection.1.send(&hello).await?;
+        match connection.0.next::<Hello>().await? {
+            Some(_) => Ok(connection),
+            None => Err(self.supervisor_ended()),
+        }
+    }
+
+    fn supervisor_ended(&self) -> StackError {
+        let path = launch::log_path(&self.options.state, &self.options.name);
+        StackError::SupervisorEnded {
+            project: self.options.name.clone(),
+            log: last_lines(&path).unwrap_or_default(),
+            path,
+        }
+    }
+}
+
+/// Whether a supervisor has something to look after.
+pub(super) fn is_alive(status: Status) -> bool {
+    matches!(
+        status,
+        Status::Running | Status::Paused | Status::Restarting
+    )
+}
+
+/// Name of the command behind a request.
+fn who(request: &Request) -> &'static str {
+    match request {
+        Request::Up { .. } => "up",
+        Request::Down { .. } => "down",
+        Request::Start { .. } => "start",
+        Request::Stop { .. } => "stop",
+        Request::Restart { .. } => "restart",
+        Request::Kill { .. } => "kill",
+        Request::Remove { .. } => "rm",
+        Request::Pause { .. } => "pause",
+        Request::Unpause { .. } => "unpause",
+        Request::Follow => "follow",
+        Request::Ping => "ping",
+    }
+}
+
+fn last_lines(path: &Path) -> std::io::Result<Vec<String>> {
+    let mut file = File::open(path)?;
+    let length = file.metadata()?.len();
+    file.seek(SeekFrom::Start(length.saturating_sub(LOG_BYTES)))?;
+    let mut bytes = Vec::new();
+    file.take(LOG_BYTES).read_to_end(&mut bytes)?;
+    let text = String::from_utf8_lossy(&bytes);
+    let lines: Vec<&str> = text.lines().collect();
+    let first = lines.len().saturating_sub(LOG_LINES);
+    Ok(lines[first..].iter().map(ToString::to_string).collect())
+}

@@ -1,0 +1,637 @@
+//! What each step of a plan does to the world.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::{OnceCell, mpsc};
+use tokio_util::sync::CancellationToken;
+
+use super::exec::{self, Outcome};
+use super::protocol::{ContainerChange, Failure, Progress, ProgressStatus, Reply, Resource};
+use super::unit::{Command, UnitHandle};
+use super::wait::{self, Waited};
+use super::worker::Worker;
+use crate::container::{Creation, Desired, ExecOptions, parse_signal};
+use crate::engine::ContainerRecord;
+use crate::image::Image;
+use crate::model::{Condition, Hook, Project, Service};
+use crate::network::{NetworkError, SandboxSpec};
+use crate::reconcile::apply::Effects;
+use crate::reconcile::desired::complete;
+use crate::reconcile::diff::mask_secrets;
+use crate::reconcile::plan::{Action, Plan, Step};
+
+/// Time after which a lease ends even if we do not.
+const LEASE: Duration = Duration::from_hours(1);
+/// Bytes of a hook's output that are shown when it fails.
+const HOOK_OUTPUT: usize = 2048;
+
+/// The effects of one request.
+#[derive(Debug)]
+pub(super) struct RequestEffects {
+    worker: Arc<Worker>,
+    project: Option<Arc<Project>>,
+    replies: mpsc::UnboundedSender<Reply>,
+    /// Containers that are replaced: what happens to them is part of the new one's story.
+    replaced: BTreeSet<String>,
+    lease: OnceCell<String>,
+    images: Mutex<HashMap<String, Image>>,
+    created: Mutex<HashMap<String, UnitHandle>>,
+    /// Stops that count in seconds instead of each container's own grace period.
+    restarting: bool,
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl RequestEffects {
+    pub(super) fn new(
+        worker: Arc<Worker>,
+        project: Option<Arc<Project>>,
+        plan: &Plan,
+        restarting: bool,
+        replies: mpsc::UnboundedSender<Reply>,
+    ) -> Self {
+        let replaced = plan.steps.iter().filter_map(|step| match &step.action {
+            Action::CreateContainer { replaces, .. } => replaces.clone(),
+            _ => None,
+        });
+        Self {
+            worker,
+            project,
+            replies,
+            replaced: replaced.collect(),
+            lease: OnceCell::new(),
+            images: Mutex::default(),
+            created: Mutex::default(),
+            restarting,
+        }
+    }
+
+    /// Gives back what was held for the request.
+    pub(super) async fn finish(&self) {
+        if let Some(lease) = self.lease.get()
+            && let Err(error) = self
+                .worker
+                .shared
+                .containers
+                .engine
+                .delete_lease(lease)
+                .await
+        {
+            tracing::warn!(%error, lease, "cannot delete a lease");
+        }
+    }
+
+    async fn lease(&self) -> Result<&str, Failure> {
+        let engine = &self.worker.shared.containers.engine;
+        let project = &self.worker.shared.project;
+        let make = || async {
+            let id = format!("compose-{project}-{}", crate::sys::random_hex(8));
+            let labels =
+                BTreeMap::from([(crate::container::label::PROJECT.into(), project.clone())]);
+            engine.create_lease(&id, &labels, LEASE).await.map(|()| id)
+        };
+        self.lease
+            .get_or_try_init(make)
+            .await
+            .map(String::as_str)
+            .map_err(|error| Failure {
+                hints: error.hints(),
+                ..Failure::from_error("", &error)
+            })
+    }
+
+    fn say(&self, kind: Resource, name: &str, status: ProgressStatus) {
+        let progress = Progress {
+            kind,
+            name: name.to_owned(),
+            status,
+            detail: None,
+        };
+        // Nobody may listen any more; the work goes on to a safe place all the same.
+        self.replies.send(Reply::Progress(progress)).ok();
+    }
+
+    fn service(&self, name: &str) -> Result<(&Arc<Project>, &Service), Failure> {
+        let unknown = || Failure::new(format!("service {name}"), "it is not in the project");
+        let project = self.project.as_ref().ok_or_else(unknown)?;
+        let service = project.services.get(name).ok_or_else(unknown)?;
+        Ok((project, service))
+    }
+
+    /// The newest container of a slot.
+    fn unit(&self, name: &str) -> Option<UnitHandle> {
+        let created = locked(&self.created).get(name).cloned();
+        created.or_else(|| self.worker.unit_by_name(name))
+    }
+
+    async fn ensure_image(&self, service: &str, reference: &str) -> Result<(), Failure> {
+        let (project, definition) = self.service(service)?;
+        let lease = self.lease().await?;
+        let image = self
+            .worker
+            .shared
+            .containers
+            .images
+            .ensure(
+                reference,
+                &project.working_dir,
+                definition.platform.as_deref(),
+                lease,
+            )
+            .await
+            .map_err(|error| Failure {
+                hints: error.hints(),
+                ..Failure::from_error(format!("service {service}"), &error)
+            })?;
+        locked(&self.images).insert(reference.to_owned(), image);
+        Ok(())
+    }
+
+    async fn image(
+        &self,
+        service: &str,
+        reference: &str,
+        directory: &Path,
+    ) -> Result<Image, Failure> {
+        if let Some(image) = locked(&self.images).get(reference) {
+            return Ok(image.clone());
+        }
+        self.ensure_image(service, reference).await?;
+        locked(&self.images).get(reference).cloned().ok_or_else(|| {
+            Failure::new(
+                format!("image {reference} in {}", directory.display()),
+                "it vanished",
+            )
+        })
+    }
+
+    async fn create_sandbox(&self, spec: &SandboxSpec) -> Result<(), Failure> {
+        let shared = &self.worker.shared;
+        let failed = |error: NetworkError| Failure {
+            hints: error.hints(),
+            ..Failure::from_error(format!("container {}", spec.id), &error)
+        };
+        let (_, held) = shared
+            .containers
+            .networks
+            .create_sandbox(spec)
+            .await
+            .map_err(failed)?;
+        shared.hold_sandbox(&spec.id, held).map_err(failed)
+    }
+
+    async fn create_container(
+        &self,
+        desired: &Desired,
+        replaces: Option<&str>,
+    ) -> Result<(), Failure> {
+        let resource = format!("container {}", desired.name);
+        let status = if replaces.is_some() {
+            ProgressStatus::Recreate
+        } else {
+            ProgressStatus::Creating
+        };
+        self.say(Resource::Container, &desired.name, status);
+        let (project, service) = self.service(&desired.service)?;
+        let reference = service.image.clone().unwrap_or_default();
+        let image = self
+            .image(&desired.service, &reference, &project.working_dir)
+            .await?;
+        let mut desired = desired.clone();
+        complete(&mut desired, service, &image);
+        let containers = &self.worker.shared.containers;
+        let lease = self.lease().await?;
+        let network = |error: NetworkError| Failure::from_error(resource.clone(), &error);
+        let sandbox = match &desired.sandbox {
+            Some(id) => containers.networks.sandbox(id).map_err(network)?,
+            None => None,
+        };
+        let mut parents = BTreeMap::new();
+        let mut volumes_from = Vec::new();
+        for (attribute, name) in &desired.parents {
+            let record = self.record(name, &resource).await?;
+            if attribute.starts_with("volumes_from") {
+                volumes_from.push(record);
+            } else {
+                parents.insert(attribute.clone(), record);
+            }
+        }
+        let inherits = match replaces {
+            Some(id) => containers
+                .engine
+                .container(id)
+                .await
+                .map_err(|error| Failure::from_error(resource.clone(), &error))?,
+            None => None,
+        };
+        let creation = Creation {
+            project,
+            service,
+            desired: &desired,
+            image: &image,
+            sandbox: sandbox.as_ref(),
+            parents: &parents,
+            volumes_from: &volumes_from,
+            inherits: inherits.as_ref(),
+            lease,
+        };
+        let failed = |error: crate::container::ContainerError| Failure {
+            hints: error.hints(),
+            ..Failure::from_error(resource.clone(), &error)
+        };
+        let id = containers.create(&creation).await.map_err(failed)?;
+        let unit = self
+            .worker
+            .adopt(&id)
+            .await
+            .map_err(|error| Failure::from_error(resource, &error))?;
+        self.worker
+            .shared
+            .emit(&id, &desired, ContainerChange::Created, None);
+        if let Some(unit) = unit {
+            locked(&self.created).insert(desired.name.clone(), unit);
+        }
+        let status = if replaces.is_some() {
+            ProgressStatus::Recreated
+        } else {
+            ProgressStatus::Created
+        };
+        self.say(Resource::Container, &desired.name, status);
+        Ok(())
+    }
+
+    /// Record of a container named by a parent's name or id.
+    async fn record(&self, name: &str, resource: &str) -> Result<ContainerRecord, Failure> {
+        let engine = &self.worker.shared.containers.engine;
+        let id = self
+            .unit(name)
+            .map_or_else(|| name.to_owned(), |unit| unit.id);
+        let failed = |error| Failure::from_error(resource, &error);
+        if let Some(record) = engine.container(&id).await.map_err(failed)? {
+            return Ok(record);
+        }
+        let filter = format!("labels.{:?}=={name:?}", crate::container::label::NAME);
+        let found = engine.containers(&[filter]).await.map_err(failed)?;
+        found.into_iter().next().ok_or_else(|| {
+            Failure::new(
+                resource,
+                format!("container `{name}`, which it shares with, does not exist"),
+            )
+        })
+    }
+
+    async fn update_container(&self, id: &str, desired: &Desired) -> Result<(), Failure> {
+        let resource = format!("container {}", desired.name);
+        self.say(Resource::Container, &desired.name, ProgressStatus::Updating);
+        let (project, service) = self.service(&desired.service)?;
+        let shared = &self.worker.shared;
+        let updated = shared
+            .containers
+            .update(id, project, service, desired)
+            .await;
+        let desired = updated.map_err(|error| Failure {
+            hints: error.hints(),
+            ..Failure::from_error(resource, &error)
+        })?;
+        if let Some(unit) = self.worker.unit(id) {
+            unit.send(Command::Update {
+                desired: Box::new(desired.clone()),
+            })
+            .await;
+        }
+        self.say(Resource::Container, &desired.name, ProgressStatus::Updated);
+        Ok(())
+    }
+
+    async fn start_container(
+        &self,
+        service: &str,
+        name: &str,
+        reason: String,
+    ) -> Result<(), Failure> {
+        let resource = format!("container {name}");
+        let unit = self
+            .unit(name)
+            .ok_or_else(|| Failure::new(resource.clone(), "it does not exist"))?;
+        let (ongoing, done) = if self.restarting {
+            (ProgressStatus::Restarting, ProgressStatus::Started)
+        } else {
+            (ProgressStatus::Starting, ProgressStatus::Started)
+        };
+        self.say(Resource::Container, name, ongoing);
+        unit.ask(|reply| Command::Start { reason, reply })
+            .await
+            .map_err(|error| Failure {
+                hints: error.hints(),
+                ..Failure::from_error(resource, &error)
+            })?;
+        tracing::debug!(service, name, "started");
+        self.say(Resource::Container, name, done);
+        Ok(())
+    }
+
+    async fn stop_container(
+        &self,
+        id: &str,
+        name: &str,
+        timeout: Option<u32>,
+        reason: String,
+    ) -> Result<(), Failure> {
+        let Some(unit) = self.worker.unit(id) else {
+            return Ok(());
+        };
+        let quiet = self.replaced.contains(id) || self.restarting;
+        if !quiet {
+            self.say(Resource::Container, name, ProgressStatus::Stopping);
+        }
+        unit.ask(|reply| Command::Stop {
+            timeout,
+            reason,
+            reply,
+        })
+        .await
+        .map_err(|error| Failure::from_error(format!("container {name}"), &error))?;
+        if !quiet {
+            self.say(Resource::Container, name, ProgressStatus::Stopped);
+        }
+        Ok(())
+    }
+
+    async fn kill_container(&self, id: &str, name: &str, signal: &str) -> Result<(), Failure> {
+        self.say(Resource::Container, name, ProgressStatus::Killing);
+        self.worker
+            .kill(id, parse_signal(signal).unwrap_or(9))
+            .await
+            .map_err(|error| Failure::from_error(format!("container {name}"), &error))?;
+        self.say(Resource::Container, name, ProgressStatus::Killed);
+        Ok(())
+    }
+
+    async fn remove_container(&self, id: &str, name: &str, volumes: bool) -> Result<(), Failure> {
+        let quiet = self.replaced.contains(id);
+        if !quiet {
+            self.say(Resource::Container, name, ProgressStatus::Removing);
+        }
+        self.worker
+            .remove(id, volumes)
+            .await
+            .map_err(|error| Failure::from_error(format!("container {name}"), &error))?;
+        if !quiet {
+            self.say(Resource::Container, name, ProgressStatus::Removed);
+        }
+        Ok(())
+    }
+
+    async fn wait_for(
+        &self,
+        service: &str,
+        condition: Condition,
+        required: bool,
+        dependent: &str,
+        cancel: &CancellationToken,
+    ) -> Result<(), Failure> {
+        let mut names: BTreeMap<String, UnitHandle> = BTreeMap::new();
+        for unit in self.worker.units() {
+            if unit.service == service && !unit.one_off && !self.replaced.contains(&unit.id) {
+                names.insert(unit.name.clone(), unit);
+            }
+        }
+        for unit in names.values() {
+            self.say(Resource::Container, &unit.name, ProgressStatus::Waiting);
+        }
+        for unit in names.values() {
+            let waited = tokio::select! {
+                // Cancel-safe: nothing is consumed by waiting.
+                waited = wait::until(unit.status.clone(), condition, dependent.is_empty()) => waited,
+                () = cancel.cancelled() => Waited::Never("is not ready yet".into()),
+            };
+            match waited {
+                Waited::Met(status) => self.say(Resource::Container, &unit.name, status),
+                Waited::Never(_) if !required => {
+                    let text =
+                        format!("optional dependency `{service}` of `{dependent}` failed to start");
+                    self.replies.send(Reply::Warning { text }).ok();
+                }
+                Waited::Never(reason) => {
+                    self.say(Resource::Container, &unit.name, ProgressStatus::Error);
+                    return Err(wait::failure(
+                        &self.worker.shared,
+                        unit,
+                        condition,
+                        dependent,
+                        &reason,
+                    )
+                    .await);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn run_hook(
+        &self,
+        service: &str,
+        name: &str,
+        kind: &str,
+        index: usize,
+    ) -> Result<(), Failure> {
+        let resource = format!("container {name}");
+        let (_, definition) = self.service(service)?;
+        let hooks = match kind {
+            "post_start" => &definition.post_start,
+            "pre_stop" => &definition.pre_stop,
+            _ => {
+                let message =
+                    format!("`{kind}` hooks of service `{service}` cannot be run by this version");
+                return Err(Failure::new(resource, message));
+            }
+        };
+        let Some(hook) = hooks.get(index) else {
+            return Ok(());
+        };
+        let Some(unit) = self.unit(name) else {
+            return Ok(());
+        };
+        let record = self.record(&unit.id, &resource).await?;
+        let containers = &self.worker.shared.containers;
+        let (outcome, output) =
+            exec::run(containers, &record, &exec_options(hook), None, HOOK_OUTPUT)
+                .await
+                .map_err(|error| Failure::from_error(resource.clone(), &error))?;
+        match outcome {
+            Outcome::Exited { code: 0 } => Ok(()),
+            outcome => {
+                let code = if let Outcome::Exited { code } = outcome {
+                    code
+                } else {
+                    137
+                };
+                let lines: Vec<_> = output.lines().map(str::to_owned).collect();
+                Err(Failure {
+                    details: lines[lines.len().saturating_sub(10)..].to_vec(),
+                    ..Failure::new(
+                        resource,
+                        format!("{service} hook exited with status {code}"),
+                    )
+                })
+            }
+        }
+    }
+
+    async fn remove_image(&self, reference: &str) -> Result<(), Failure> {
+        let engine = &self.worker.shared.containers.engine;
+        let failed = |error| Failure::from_error(format!("image {reference}"), &error);
+        let filter = format!("image=={reference:?}");
+        if !engine
+            .containers(&[filter])
+            .await
+            .map_err(failed)?
+            .is_empty()
+        {
+            self.say(Resource::Image, reference, ProgressStatus::Skipped);
+            return Ok(());
+        }
+        self.say(Resource::Image, reference, ProgressStatus::Removing);
+        engine.delete_image(reference).await.map_err(failed)?;
+        self.say(Resource::Image, reference, ProgressStatus::Removed);
+        Ok(())
+    }
+
+    async fn remove_network(&self, name: &str) -> Result<(), Failure> {
+        self.say(Resource::Network, name, ProgressStatus::Removing);
+        match self.worker.shared.containers.networks.remove(name).await {
+            Ok(()) => self.say(Resource::Network, name, ProgressStatus::Removed),
+            Err(NetworkError::InUse { users, .. }) => {
+                let text = format!("network {name} is still in use by {}", users.join(", "));
+                self.replies.send(Reply::Warning { text }).ok();
+                self.say(Resource::Network, name, ProgressStatus::Skipped);
+            }
+            Err(error) => return Err(Failure::from_error(format!("network {name}"), &error)),
+        }
+        Ok(())
+    }
+}
+
+fn exec_options(hook: &Hook) -> ExecOptions {
+    let environment = hook.environment.iter();
+    ExecOptions {
+        command: hook.command.clone(),
+        user: hook.user.clone(),
+        working_dir: hook.working_dir.clone(),
+        environment: environment
+            .filter_map(|(name, value)| Some(format!("{name}={}", value.as_ref()?)))
+            .collect(),
+        privileged: hook.privileged,
+        ..ExecOptions::default()
+    }
+}
+
+/// The reasons of a step in one line, for states and events. Values of keys that look secret are left out.
+fn reason_text(step: &Step) -> String {
+    let mut reasons = step.reasons.clone();
+    mask_secrets(&mut reasons);
+    let reasons: Vec<_> = reasons.iter().map(ToString::to_string).collect();
+    if reasons.is_empty() {
+        "up".into()
+    } else {
+        reasons.join("; ")
+    }
+}
+
+impl Effects for RequestEffects {
+    async fn perform(&self, step: &Step, cancel: &CancellationToken) -> Result<(), Failure> {
+        let shared = &self.worker.shared;
+        match &step.action {
+            Action::CreateNetwork { spec } => {
+                self.say(Resource::Network, &spec.name, ProgressStatus::Creating);
+                shared
+                    .containers
+                    .networks
+                    .create(spec)
+                    .await
+                    .map_err(|error| Failure {
+                        hints: error.hints(),
+                        ..Failure::from_error(format!("network {}", spec.name), &error)
+                    })?;
+                self.say(Resource::Network, &spec.name, ProgressStatus::Created);
+                Ok(())
+            }
+            Action::RemoveNetwork { name } => self.remove_network(name).await,
+            Action::CreateVolume { volume } => {
+                self.say(Resource::Volume, &volume.name, ProgressStatus::Creating);
+                shared
+                    .containers
+                    .create_volume(volume)
+                    .await
+                    .map_err(|error| {
+                        Failure::from_error(format!("volume {}", volume.name), &error)
+                    })?;
+                self.say(Resource::Volume, &volume.name, ProgressStatus::Created);
+                Ok(())
+            }
+            Action::RemoveVolume { name } => {
+                self.say(Resource::Volume, name, ProgressStatus::Removing);
+                shared
+                    .containers
+                    .remove_volume(name)
+                    .await
+                    .map_err(|error| Failure::from_error(format!("volume {name}"), &error))?;
+                self.say(Resource::Volume, name, ProgressStatus::Removed);
+                Ok(())
+            }
+            Action::EnsureImage { service, reference } => {
+                self.ensure_image(service, reference).await
+            }
+            Action::CreateSandbox { spec } => self.create_sandbox(spec).await,
+            Action::RemoveSandbox { id } => {
+                shared.let_go_of_sandbox(id);
+                shared
+                    .containers
+                    .networks
+                    .remove_sandbox(id)
+                    .await
+                    .map_err(|error| Failure::from_error(format!("network sandbox {id}"), &error))
+            }
+            Action::CreateContainer { desired, replaces } => {
+                self.create_container(desired, replaces.as_deref()).await
+            }
+            Action::UpdateContainer { id, desired } => self.update_container(id, desired).await,
+            Action::StartContainer { service, name } => {
+                self.start_container(service, name, reason_text(step)).await
+            }
+            Action::StopContainer {
+                id, name, timeout, ..
+            } => {
+                self.stop_container(id, name, *timeout, reason_text(step))
+                    .await
+            }
+            Action::KillContainer {
+                id, name, signal, ..
+            } => self.kill_container(id, name, signal).await,
+            Action::RemoveContainer {
+                id, name, volumes, ..
+            } => self.remove_container(id, name, *volumes).await,
+            Action::WaitFor {
+                service,
+                condition,
+                required,
+                dependent,
+            } => {
+                self.wait_for(service, *condition, *required, dependent, cancel)
+                    .await
+            }
+            Action::RemoveImage { reference } => self.remove_image(reference).await,
+            Action::RunHook {
+                service,
+                name,
+                hook,
+                index,
+            } => self.run_hook(service, name, hook, *index).await,
+        }
+    }
+}

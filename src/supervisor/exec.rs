@@ -1,0 +1,143 @@
+//! Runs a command in a container and returns how it ended and what it said: for probes and hooks.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use rustix::fs::Mode;
+use tokio::net::unix::pipe;
+
+use crate::container::{ContainerError, Containers, ExecOptions};
+use crate::engine::{ContainerRecord, Engine, EngineError, Stdio};
+
+/// How a command ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Outcome {
+    Exited {
+        code: u32,
+    },
+    /// It was killed after the timeout.
+    TimedOut,
+}
+
+/// Signal that nothing survives.
+const SIGKILL: u32 = 9;
+
+/// FIFO of one exec; the file goes with it.
+#[derive(Debug)]
+struct Fifo(PathBuf);
+
+impl Fifo {
+    fn create(folder: &Path, name: &str) -> io::Result<Self> {
+        let path = folder.join(name);
+        rustix::fs::mknodat(
+            rustix::fs::CWD,
+            &path,
+            rustix::fs::FileType::Fifo,
+            Mode::RUSR | Mode::WUSR,
+            0,
+        )?;
+        Ok(Self(path))
+    }
+}
+
+impl Drop for Fifo {
+    fn drop(&mut self) {
+        if let Err(error) = std::fs::remove_file(&self.0) {
+            tracing::debug!(%error, path = %self.0.display(), "cannot remove a FIFO");
+        }
+    }
+}
+
+/// Runs `options.command` in the container of `record`, with both outputs in one, of which the first `limit` bytes are
+/// returned.
+pub(super) async fn run(
+    containers: &Containers,
+    record: &ContainerRecord,
+    options: &ExecOptions,
+    timeout: Option<Duration>,
+    limit: usize,
+) -> Result<(Outcome, String), ContainerError> {
+    static COUNTER: AtomicU64 = AtomicU64::new(0);
+    let process = containers.exec_process(record, options).await?;
+    let exec_id = format!(
+        "exec-{}-{}",
+        std::process::id(),
+        COUNTER.fetch_add(1, Ordering::Relaxed)
+    );
+    let failed = |source| ContainerError::Io {
+        operation: "make a FIFO".into(),
+        source,
+    };
+    let fifo =
+        Fifo::create(&containers.state.container_run(&record.id), &exec_id).map_err(failed)?;
+    // Open for writing too, or the first read would take "no writer yet" for the end.
+    let reader = pipe::OpenOptions::new()
+        .read_write(true)
+        .open_receiver(&fifo.0)
+        .map_err(failed)?;
+    let stdio = Stdio {
+        stdout: fifo.0.clone(),
+        stderr: fifo.0.clone(),
+        ..Stdio::default()
+    };
+    let engine = &containers.engine;
+    engine
+        .create_exec(&record.id, &exec_id, &process, &stdio)
+        .await?;
+    let process = async {
+        let outcome = supervise(engine, &record.id, &exec_id, timeout).await;
+        // Its end also means that the shim has copied all output. The process may be gone with its container; then there
+        // is nothing to delete.
+        if let Err(error) = engine.delete_exec(&record.id, &exec_id).await {
+            tracing::debug!(%error, "cannot delete an exec");
+        }
+        outcome
+    };
+    let mut process = std::pin::pin!(process);
+    let mut output = Vec::new();
+    let mut chunk = [0; 4096];
+    let keep = |output: &mut Vec<u8>, bytes: &[u8]| {
+        let room = limit.saturating_sub(output.len()).min(bytes.len());
+        output.extend_from_slice(&bytes[..room]);
+    };
+    let outcome = loop {
+        tokio::select! {
+            // Cancel-safe: the future is kept over the loop.
+            outcome = &mut process => break outcome,
+            // Cancel-safe: readiness is not consumed.
+            ready = reader.readable() => {
+                ready.map_err(failed)?;
+                if let Ok(count) = reader.try_read(&mut chunk) {
+                    keep(&mut output, &chunk[..count]);
+                }
+            }
+        }
+    };
+    while let Ok(count @ 1..) = reader.try_read(&mut chunk) {
+        keep(&mut output, &chunk[..count]);
+    }
+    Ok((outcome?, String::from_utf8_lossy(&output).into_owned()))
+}
+
+async fn supervise(
+    engine: &Engine,
+    id: &str,
+    exec_id: &str,
+    timeout: Option<Duration>,
+) -> Result<Outcome, EngineError> {
+    engine.start_exec(id, exec_id).await?;
+    let end = engine.wait_exec(id, exec_id);
+    let Some(timeout) = timeout else {
+        return end
+            .await
+            .map(|status| Outcome::Exited { code: status.code });
+    };
+    if let Ok(status) = tokio::time::timeout(timeout, end).await {
+        return status.map(|status| Outcome::Exited { code: status.code });
+    }
+    engine.kill_exec(id, exec_id, SIGKILL).await?;
+    engine.wait_exec(id, exec_id).await?;
+    Ok(Outcome::TimedOut)
+}

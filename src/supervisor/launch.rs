@@ -1,0 +1,505 @@
+//! Making sure that a project's supervisor runs.
+
+use std::ffi::{OsStr, OsString};
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io::{self, Read as _, Seek as _, SeekFrom};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::thread::sleep;
+use std::time::{Duration, Instant, SystemTime};
+
+use sha2::{Digest as _, Sha256};
+use thiserror::Error;
+
+use super::frame::{self, FrameError};
+use super::lock;
+use super::protocol::{Hello, Reply, Request, VERSION};
+use crate::state::{ROOT_VARIABLE, StateError, StateRoot, create_private_dir};
+
+/// Time that a supervisor has until it answers.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Time between two looks at whether it answers.
+const LOOK: Duration = Duration::from_millis(5);
+
+/// Times that it is started before giving up.
+const ATTEMPTS: u32 = 2;
+
+/// Bytes at which the log of a supervisor is put aside at the next start.
+const LOG_LIMIT: u64 = 1 << 20;
+
+/// Lines of that log in an error.
+const LOG_LINES: usize = 10;
+
+/// Copies of the binary younger than this may belong to a supervisor that is just starting.
+const COPY_GRACE: Duration = Duration::from_mins(1);
+
+/// What a supervisor is started with.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LaunchSettings {
+    /// The binary; none: the one that runs now.
+    pub program: Option<PathBuf>,
+    /// Socket of containerd.
+    pub address: Option<String>,
+    /// Namespace in containerd.
+    pub namespace: Option<String>,
+}
+
+/// A supervisor could not be started.
+#[derive(Debug, Error)]
+pub enum LaunchError {
+    #[error("cannot {operation}")]
+    Io {
+        operation: String,
+        #[source]
+        source: io::Error,
+    },
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// `log`: the last lines of `path`.
+    #[error("the supervisor of project `{project}` does not answer")]
+    Silent {
+        project: String,
+        path: PathBuf,
+        log: Vec<String>,
+        #[source]
+        source: Option<FrameError>,
+    },
+}
+
+/// For `map_err`: says what could not be done.
+fn cannot(operation: impl Into<String>) -> impl FnOnce(io::Error) -> LaunchError {
+    move |source| LaunchError::Io {
+        operation: operation.into(),
+        source,
+    }
+}
+
+/// Whether the supervisor of `project` is alive.
+pub fn is_running(state: &StateRoot, project: &str) -> bool {
+    lock::is_locked(state, project).unwrap_or(false)
+}
+
+/// Makes sure that a supervisor of `project` runs and answers; returns the path of its control socket. Blocks for up to
+/// ten seconds. Several at once start one.
+pub fn ensure_running(
+    state: &StateRoot,
+    project: &str,
+    settings: &LaunchSettings,
+) -> Result<PathBuf, LaunchError> {
+    let path = frame::control_path(state, project);
+    let locked = |state| lock::is_locked(state, project).map_err(cannot("look for a supervisor"));
+    if locked(state)? && ping(&path).is_ok() {
+        return Ok(path);
+    }
+    create_private_dir(&state.project_run(project))?;
+    create_private_dir(&state.project(project))?;
+    let deadline = Instant::now() + PATIENCE;
+    // Held until ours answers, so that others find it.
+    let _turn = launch_turn(&state.project_run(project), deadline)?;
+    let mut attempts = 0;
+    loop {
+        let source = match ping(&path) {
+            Ok(()) => return Ok(path),
+            Err(error) => error,
+        };
+        let alive = locked(state)?;
+        if Instant::now() > deadline || (!alive && attempts == ATTEMPTS) {
+            let log = log_path(state, project);
+            return Err(LaunchError::Silent {
+                project: project.into(),
+                log: last_lines(&log),
+                path: log,
+                source: Some(source),
+            });
+        }
+        if alive {
+            sleep(LOOK);
+            continue;
+        }
+        attempts += 1;
+        start(state, project, settings)?;
+        let soon = Instant::now() + Duration::from_secs(1);
+        while Instant::now() < soon && !locked(state)? {
+            sleep(LOOK);
+        }
+    }
+}
+
+/// Waits for the right to start a supervisor.
+fn launch_turn(directory: &Path, deadline: Instant) -> Result<File, LaunchError> {
+    let path = directory.join("launch.lock");
+    let failed = || cannot(format!("lock {}", path.display()));
+    let file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(&path)
+        .map_err(failed())?;
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(file),
+            Err(TryLockError::WouldBlock) if Instant::now() < deadline => sleep(LOOK),
+            Err(error) => return Err(failed()(error.into())),
+        }
+    }
+}
+
+/// Asks the supervisor for a sign of life.
+fn ping(path: &Path) -> Result<(), FrameError> {
+    let mut stream = frame::connect_blocking(path)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_write_timeout(Some(PATIENCE))?;
+    let hello = Hello {
+        version: VERSION,
+        who: format!("ping (pid {})", std::process::id()),
+    };
+    frame::write_blocking(&mut stream, &hello)?;
+    frame::write_blocking(&mut stream, &Request::Ping)?;
+    let hello = frame::read_blocking::<Hello>(&mut stream)?;
+    let reply = frame::read_blocking::<Reply>(&mut stream)?;
+    hello.and(reply).map(drop).ok_or(FrameError::Cut)
+}
+
+fn start(state: &StateRoot, project: &str, settings: &LaunchSettings) -> Result<(), LaunchError> {
+    let original = match &settings.program {
+        Some(program) => program.clone(),
+        None => std::env::current_exe().map_err(cannot("find this program"))?,
+    };
+    let program = install(state, &original)?;
+    let mut arguments: Vec<OsString> =
+        vec!["supervisor".into(), "--project".into(), project.into()];
+    for (flag, value) in [
+        ("--address", &settings.address),
+        ("--namespace", &settings.namespace),
+    ] {
+        if let Some(value) = value {
+            arguments.extend([flag.into(), value.into()]);
+        }
+    }
+    let environment = environment(state);
+    if let Some(tool) = service_manager() {
+        let log = prepare_log(state, project)?;
+        drop(log);
+        let mut command = transient_unit(&tool, project, &log_path(state, project), &environment);
+        command.arg("--").arg(&program).args(&arguments);
+        match command.output() {
+            Ok(output) if output.status.success() => return Ok(()),
+            Ok(output) => tracing::warn!(
+                message = %String::from_utf8_lossy(&output.stderr).trim(),
+                "systemd-run failed; the supervisor starts without a unit"
+            ),
+            Err(error) => tracing::warn!(%error, "cannot run systemd-run"),
+        }
+    }
+    let output = Command::new(&program)
+        .arg0(&original)
+        .args(&arguments)
+        .arg("--detach")
+        .env_clear()
+        .envs(environment)
+        .stdin(Stdio::null())
+        .output()
+        .map_err(cannot(format!("run {}", program.display())))?;
+    if output.status.success() {
+        return Ok(());
+    }
+    Err(LaunchError::Silent {
+        project: project.into(),
+        path: log_path(state, project),
+        log: String::from_utf8_lossy(&output.stderr)
+            .lines()
+            .map(Into::into)
+            .collect(),
+        source: None,
+    })
+}
+
+/// The environment of a supervisor: a secret of a shell has no business there.
+fn environment(state: &StateRoot) -> Vec<(OsString, OsString)> {
+    let mut environment: Vec<_> = std::env::vars_os()
+        .filter(|(name, _)| is_kept(name))
+        .collect();
+    if *state != StateRoot::new(None)
+        && let Some(root) = state.data().parent()
+    {
+        // Its working directory is another.
+        let root = std::path::absolute(root).unwrap_or_else(|_| root.into());
+        environment.push((ROOT_VARIABLE.into(), root.into()));
+    }
+    environment
+}
+
+fn is_kept(name: &OsStr) -> bool {
+    ["PATH", "HOME", "RUST_LOG"]
+        .iter()
+        .any(|kept| name == *kept)
+        || name.to_string_lossy().starts_with("CONTAINERD_")
+}
+
+/// `systemd-run`, if systemd manages this host.
+fn service_manager() -> Option<PathBuf> {
+    if !Path::new("/run/systemd/system").exists() {
+        return None;
+    }
+    std::env::split_paths(&std::env::var_os("PATH")?)
+        .map(|folder| folder.join("systemd-run"))
+        .find(|tool| tool.exists())
+}
+
+/// A unit of its own, so that the end of the user's session or of the job that runs `compose` does not end it.
+fn transient_unit(
+    tool: &Path,
+    project: &str,
+    log: &Path,
+    environment: &[(OsString, OsString)],
+) -> Command {
+    let mut command = Command::new(tool);
+    command
+        .args(["--quiet", "--collect", "--no-ask-password"])
+        .arg(format!("--unit=compose-{project}"))
+        .arg(format!(
+            "--description=Supervisor of Compose project {project}"
+        ))
+        // A private containerd and its shims live in the same unit and outlive the supervisor.
+        .args(["--property=KillMode=process", "--property=UMask=0077"])
+        .arg("--property=WorkingDirectory=/");
+    for stream in ["StandardOutput", "StandardError"] {
+        let mut property = OsString::from(format!("--property={stream}=append:"));
+        property.push(log);
+        command.arg(property);
+    }
+    for (name, value) in environment {
+        let mut variable = OsString::from("--setenv=");
+        variable.push(name);
+        variable.push("=");
+        variable.push(value);
+        command.arg(variable);
+    }
+    command.stdin(Stdio::null());
+    command
+}
+
+/// Log of the supervisor of `project`.
+pub fn log_path(state: &StateRoot, project: &str) -> PathBuf {
+    state.project(project).join("supervisor.log")
+}
+
+/// Opens the log of the supervisor; a big one is put aside.
+pub(super) fn prepare_log(state: &StateRoot, project: &str) -> Result<File, LaunchError> {
+    create_private_dir(&state.project(project))?;
+    let path = log_path(state, project);
+    let failed = || cannot(format!("open {}", path.display()));
+    if std::fs::metadata(&path).is_ok_and(|metadata| metadata.len() > LOG_LIMIT) {
+        std::fs::rename(&path, path.with_extension("log.1")).map_err(failed())?;
+    }
+    OpenOptions::new()
+        .append(true)
+        .create(true)
+        .mode(0o600)
+        .open(&path)
+        .map_err(failed())
+}
+
+/// The last lines of the log, for an error; empty if it cannot be read.
+fn last_lines(path: &Path) -> Vec<String> {
+    let read = || {
+        let mut file = File::open(path)?;
+        let length = file.metadata()?.len();
+        file.seek(SeekFrom::Start(length.saturating_sub(8 << 10)))?;
+        let mut bytes = Vec::new();
+        file.read_to_end(&mut bytes)?;
+        io::Result::Ok(bytes)
+    };
+    let bytes = read().unwrap_or_default();
+    let text = String::from_utf8_lossy(&bytes);
+    let lines: Vec<_> = text.lines().map(String::from).collect();
+    lines[lines.len().saturating_sub(LOG_LINES)..].to_vec()
+}
+
+/// Copies the binary into the state folder, once per build, so that a rebuild does not pull it away from under a running
+/// supervisor; returns the copy. A hard link would not do: writing to the original would fail as long as it runs.
+fn install(state: &StateRoot, original: &Path) -> Result<PathBuf, LaunchError> {
+    let folder = state.data().join("bin");
+    create_private_dir(&folder)?;
+    if original.parent() == Some(&folder) {
+        return Ok(original.into());
+    }
+    let failed = || cannot(format!("copy {}", original.display()));
+    let mut source = File::open(original).map_err(failed())?;
+    let metadata = source.metadata().map_err(failed())?;
+    // Reading all of it on each launch would take longer than the launch.
+    let identity = format!(
+        "{}:{}:{}:{}.{}",
+        metadata.dev(),
+        metadata.ino(),
+        metadata.len(),
+        metadata.mtime(),
+        metadata.mtime_nsec()
+    );
+    let digest = Sha256::digest(identity);
+    let mut name = [0; 8];
+    name.copy_from_slice(&digest[..8]);
+    let name = format!("{:016x}", u64::from_be_bytes(name));
+    let path = folder.join(format!("compose-{name}"));
+    if !path.exists() {
+        let temporary = folder.join(format!(".compose-{name}.{}", std::process::id()));
+        let mut copy = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o700)
+            .open(&temporary)
+            .map_err(failed())?;
+        let copied =
+            io::copy(&mut source, &mut copy).and_then(|_| std::fs::rename(&temporary, &path));
+        if let Err(error) = copied {
+            std::fs::remove_file(&temporary).ok();
+            return Err(failed()(error));
+        }
+        remove_old_copies(&folder, &path);
+    }
+    Ok(path)
+}
+
+/// Removes copies that nobody runs: a keeper holds a shared lock on its own.
+fn remove_old_copies(folder: &Path, current: &Path) {
+    for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+        let path = entry.path();
+        let is_old = || {
+            let modified = entry.metadata().ok()?.modified().ok()?;
+            Some(SystemTime::now().duration_since(modified).ok()? > COPY_GRACE)
+        };
+        if path == current || is_old() != Some(true) {
+            continue;
+        }
+        let unused = File::open(&path).is_ok_and(|file| file.try_lock().is_ok());
+        if unused && let Err(error) = std::fs::remove_file(&path) {
+            tracing::warn!(path = %path.display(), %error, "cannot remove an old copy");
+        }
+    }
+}
+
+/// Marks the running program as used, as long as the file is open.
+pub(super) fn lock_program() -> io::Result<File> {
+    let file = File::open("/proc/self/exe")?;
+    file.lock_shared()?;
+    Ok(file)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn state() -> (tempfile::TempDir, StateRoot) {
+        let root = tempfile::tempdir().unwrap();
+        let state = StateRoot::new(Some(root.path()));
+        (root, state)
+    }
+
+    #[test]
+    fn a_unit_has_the_log_the_environment_and_leaves_other_processes_alone() {
+        let environment = [("PATH".into(), "/bin".into())];
+        let unit = transient_unit(
+            Path::new("/usr/bin/systemd-run"),
+            "shop",
+            Path::new("/var/log/x"),
+            &environment,
+        );
+        let arguments: Vec<_> = unit
+            .get_args()
+            .map(|a| a.to_string_lossy().into_owned())
+            .collect();
+        for expected in [
+            "--unit=compose-shop",
+            "--property=KillMode=process",
+            "--property=StandardError=append:/var/log/x",
+            "--setenv=PATH=/bin",
+        ] {
+            assert!(
+                arguments.iter().any(|a| a == expected),
+                "{expected} not in {arguments:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn only_what_a_supervisor_needs_stays_of_the_environment() {
+        for name in ["PATH", "HOME", "CONTAINERD_ADDRESS"] {
+            assert!(is_kept(name.as_ref()), "{name}");
+        }
+        for name in [
+            "AWS_SECRET_ACCESS_KEY",
+            "COMPOSE_PROJECT_NAME",
+            "LD_PRELOAD",
+            "PATHS",
+        ] {
+            assert!(!is_kept(name.as_ref()), "{name}");
+        }
+        let root = |root| {
+            let environment = environment(&StateRoot::new(root));
+            let value = environment
+                .into_iter()
+                .find(|(name, _)| name == ROOT_VARIABLE)?;
+            Some(PathBuf::from(value.1))
+        };
+        let here = std::env::current_dir().unwrap();
+        assert_eq!(root(Some(Path::new("there"))), Some(here.join("there")));
+        assert_eq!(root(None), None);
+    }
+
+    #[test]
+    fn a_binary_is_copied_once_per_build_and_unused_copies_go() {
+        let (root, state) = state();
+        let original = root.path().join("compose");
+        std::fs::write(&original, "one").unwrap();
+        let first = install(&state, &original).unwrap();
+        assert_eq!(install(&state, &original).unwrap(), first);
+        assert_eq!(std::fs::read(&first).unwrap(), b"one");
+        assert_eq!(std::fs::metadata(&first).unwrap().mode() & 0o777, 0o700);
+        assert_eq!(install(&state, &first).unwrap(), first);
+
+        let used = state.data().join("bin/compose-used");
+        let unused = state.data().join("bin/compose-unused");
+        let past = SystemTime::now() - COPY_GRACE * 2;
+        for path in [&used, &unused] {
+            File::create(path).unwrap().set_modified(past).unwrap();
+        }
+        let user = File::open(&used).unwrap();
+        user.lock_shared().unwrap();
+        std::fs::remove_file(&original).unwrap();
+        std::fs::write(&original, "second").unwrap();
+        let second = install(&state, &original).unwrap();
+        assert_ne!(first, second);
+        assert!(first.exists(), "it is young");
+        assert!(used.exists() && !unused.exists());
+        let left = std::fs::read_dir(state.data().join("bin")).unwrap().count();
+        assert_eq!(left, 3);
+    }
+
+    #[test]
+    fn a_big_log_is_put_aside_and_an_error_shows_the_end_of_it() {
+        let (_root, state) = state();
+        drop(prepare_log(&state, "shop").unwrap());
+        let path = log_path(&state, "shop");
+        assert_eq!(std::fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
+        let text: String = (0..50).fold(String::new(), |text, number| {
+            format!("{text}line {number}\n")
+        });
+        std::fs::write(&path, text).unwrap();
+        let lines = last_lines(&path);
+        assert_eq!((lines.len(), lines[9].as_str()), (10, "line 49"));
+        File::options()
+            .write(true)
+            .open(&path)
+            .unwrap()
+            .set_len(LOG_LIMIT + 1)
+            .unwrap();
+        drop(prepare_log(&state, "shop").unwrap());
+        assert_eq!(std::fs::metadata(&path).unwrap().len(), 0);
+        assert!(last_lines(Path::new("/nowhere")).is_empty());
+    }
+}

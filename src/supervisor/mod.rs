@@ -1,0 +1,22 @@
+//! What owns a running project: the queue of requests, restarts, health probes, DNS answers, logs.
+//!
+//! Two processes of this binary: the keeper holds descriptors that must not vanish and restarts the worker; the worker
+//! holds all logic.
+
+mod dns;
+mod effects;
+mod exec;
+pub mod frame;
+mod health;
+pub mod hold;
+pub mod keeper;
+pub mod launch;
+pub mod lock;
+pub mod process;
+pub mod protocol;
+mod request;
+mod restart;
+mod shared;
+mod unit;
+mod wait;
+pub mod worker;

@@ -1,0 +1,238 @@
+//! What a command and a project's supervisor say to each other over `control.sock`.
+//!
+//! Each message is a length (4 bytes, big endian) and that many bytes of JSON.
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::model::Project;
+use crate::reconcile::plan::{DownOptions, UpOptions};
+use crate::state::HealthStatus;
+
+/// Both sides name theirs; a newer command makes an older worker replace itself.
+pub const VERSION: u32 = 1;
+
+/// First message of either side.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hello {
+    pub version: u32,
+    /// Who asks, as `up (pid 4711)`; waiting commands show it.
+    pub who: String,
+}
+
+/// What a command asks for. Requests of one project run one after the other; the end of the connection cancels one.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Request {
+    Up {
+        project: Box<Project>,
+        options: UpOptions,
+    },
+    /// Without a project: from the records alone.
+    Down {
+        project: Option<Box<Project>>,
+        options: DownOptions,
+    },
+    Start {
+        project: Option<Box<Project>>,
+        services: Vec<String>,
+        wait: bool,
+    },
+    Stop {
+        project: Option<Box<Project>>,
+        services: Vec<String>,
+        timeout: Option<u32>,
+    },
+    Restart {
+        project: Option<Box<Project>>,
+        services: Vec<String>,
+        timeout: Option<u32>,
+        no_deps: bool,
+    },
+    Kill {
+        project: Option<Box<Project>>,
+        services: Vec<String>,
+        signal: String,
+        remove_orphans: bool,
+    },
+    Remove {
+        project: Option<Box<Project>>,
+        services: Vec<String>,
+        stop: bool,
+        volumes: bool,
+    },
+    Pause {
+        services: Vec<String>,
+    },
+    Unpause {
+        services: Vec<String>,
+    },
+    /// Streams [`Reply::Container`] until the connection ends; does not wait in the queue.
+    Follow,
+    /// Answered by [`Reply::Finished`] at once; does not wait in the queue.
+    Ping,
+}
+
+/// What the supervisor answers.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Reply {
+    /// Another request runs; `behind` says whose.
+    Queued {
+        behind: String,
+    },
+    Progress(Progress),
+    Warning {
+        text: String,
+    },
+    Container(ContainerEvent),
+    /// The request ended; no message follows.
+    Finished,
+    /// The request ended with failures; no message follows.
+    Failed {
+        failures: Vec<Failure>,
+    },
+}
+
+/// Something happened to one resource.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Progress {
+    pub kind: Resource,
+    pub name: String,
+    pub status: ProgressStatus,
+    pub detail: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Resource {
+    Container,
+    Network,
+    Volume,
+    Image,
+    Service,
+}
+
+/// Words that Docker prints.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ProgressStatus {
+    Creating,
+    Created,
+    Recreate,
+    Recreated,
+    Starting,
+    Started,
+    Running,
+    Updating,
+    Updated,
+    Waiting,
+    Healthy,
+    Exited,
+    Restarting,
+    Restarted,
+    Pausing,
+    Paused,
+    Unpausing,
+    Unpaused,
+    Stopping,
+    Stopped,
+    Killing,
+    Killed,
+    Removing,
+    Removed,
+    Importing,
+    Imported,
+    Skipped,
+    Error,
+}
+
+impl ProgressStatus {
+    /// Whether more is to come for the resource.
+    pub const fn is_ongoing(self) -> bool {
+        matches!(
+            self,
+            Self::Creating
+                | Self::Recreate
+                | Self::Starting
+                | Self::Updating
+                | Self::Waiting
+                | Self::Restarting
+                | Self::Pausing
+                | Self::Unpausing
+                | Self::Stopping
+                | Self::Killing
+                | Self::Removing
+                | Self::Importing
+        )
+    }
+}
+
+/// One thing that failed, as data for [`crate::supervisor::protocol::Reply::Failed`].
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failure {
+    /// As `container shop-db-1`; empty if the request as a whole failed.
+    pub resource: String,
+    pub message: String,
+    /// Outermost first.
+    pub causes: Vec<String>,
+    pub hints: Vec<String>,
+    /// Last lines of a log or the output of a probe.
+    pub details: Vec<String>,
+}
+
+impl Failure {
+    /// A failure of `resource` without causes, hints or details.
+    pub fn new(resource: impl Into<String>, message: impl Into<String>) -> Self {
+        Self {
+            resource: resource.into(),
+            message: message.into(),
+            ..Self::default()
+        }
+    }
+
+    /// A failure of `resource` with the whole chain of `error`.
+    pub fn from_error(
+        resource: impl Into<String>,
+        error: &(dyn std::error::Error + 'static),
+    ) -> Self {
+        let causes = std::iter::successors(error.source(), |error| error.source());
+        Self {
+            causes: causes.map(ToString::to_string).collect(),
+            ..Self::new(resource, error.to_string())
+        }
+    }
+}
+
+/// A container changed.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ContainerEvent {
+    pub at: Timestamp,
+    pub id: String,
+    pub name: String,
+    pub service: String,
+    pub one_off: bool,
+    pub change: ContainerChange,
+    /// Why, as `restart policy` or `up: environment.LEVEL changed`.
+    pub reason: Option<String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ContainerChange {
+    Created,
+    Started,
+    Exited {
+        code: u32,
+    },
+    /// Will start again by its policy.
+    Restarting {
+        after_ms: u64,
+    },
+    Stopped,
+    Removed,
+    Health {
+        status: HealthStatus,
+    },
+    OutOfMemory,
+    Paused,
+    Unpaused,
+}

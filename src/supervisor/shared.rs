@@ -1,0 +1,201 @@
+//! What all parts of a worker share.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
+
+use jiff::Timestamp;
+use tokio::sync::{Semaphore, broadcast};
+
+use super::dns::DnsServer;
+use super::hold::Holder;
+use super::protocol::{ContainerChange, ContainerEvent};
+use crate::container::{Containers, Desired};
+use crate::network::{Held, NetworkError};
+use crate::state::StateRoot;
+
+/// Probes that run at the same time in one project.
+const PROBES: usize = 8;
+
+/// The worker's access to the world, and its voice.
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub(super) project: String,
+    pub(super) state: StateRoot,
+    pub(super) containers: Containers,
+    pub(super) holder: Holder,
+    /// Keys under which something is held.
+    held: Mutex<BTreeSet<String>>,
+    /// Descriptors of an earlier worker that nobody has taken yet.
+    inherited: Mutex<BTreeMap<String, OwnedFd>>,
+    /// Sandboxes that this worker has made or repaired and not given up since.
+    whole: Mutex<BTreeSet<String>>,
+    pub(super) dns: DnsServer,
+    pub(super) events: broadcast::Sender<ContainerEvent>,
+    pub(super) probes: Semaphore,
+    pub(super) boot_id: String,
+}
+
+impl Shared {
+    pub(super) fn new(
+        project: String,
+        containers: Containers,
+        holder: Holder,
+        dns: DnsServer,
+    ) -> Self {
+        let boot_id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id");
+        Self {
+            project,
+            state: containers.state.clone(),
+            containers,
+            holder,
+            held: Mutex::default(),
+            inherited: Mutex::default(),
+            whole: Mutex::default(),
+            dns,
+            events: broadcast::Sender::new(1024),
+            probes: Semaphore::new(PROBES),
+            boot_id: boot_id.unwrap_or_default().trim().to_owned(),
+        }
+    }
+
+    /// Tells whoever follows; nobody may.
+    pub(super) fn emit(
+        &self,
+        id: &str,
+        desired: &Desired,
+        change: ContainerChange,
+        reason: Option<String>,
+    ) {
+        tracing::info!(
+            container = desired.name,
+            ?change,
+            reason,
+            "container changed"
+        );
+        self.events
+            .send(ContainerEvent {
+                at: Timestamp::now(),
+                id: id.to_owned(),
+                name: desired.name.clone(),
+                service: desired.service.clone(),
+                one_off: desired.one_off,
+                change,
+                reason,
+            })
+            .ok();
+    }
+
+    /// Notes that something is held under `key`.
+    pub(super) fn remember(&self, key: &str) {
+        self.held
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(key.to_owned());
+    }
+
+    /// Keeps a descriptor that an earlier worker had held until somebody asks for it.
+    pub(super) fn inherit(&self, key: String, descriptor: OwnedFd) {
+        self.inherited
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(key, descriptor);
+    }
+
+    /// Takes what was inherited under keys that begin with `prefix`, by the rest of the key.
+    pub(super) fn take_inherited(&self, prefix: &str) -> Vec<(String, OwnedFd)> {
+        let mut inherited = self
+            .inherited
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let taken = inherited.extract_if(.., |key, _| key.starts_with(prefix));
+        taken
+            .map(|(key, descriptor)| (key[prefix.len()..].to_owned(), descriptor))
+            .collect()
+    }
+
+    /// Has `descriptor` held under `key` beyond the life of this worker.
+    pub(super) fn hold(&self, key: &str, descriptor: BorrowedFd<'_>) -> io::Result<()> {
+        self.remember(key);
+        self.holder.hold(key, descriptor)
+    }
+
+    /// Lets go of every key that begins with `prefix`.
+    pub(super) fn release(&self, prefix: &str) {
+        let keys: Vec<_> = {
+            let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+            held.extract_if(.., |key| key.starts_with(prefix)).collect()
+        };
+        for key in keys {
+            if let Err(error) = self.holder.release(&key) {
+                tracing::warn!(%error, key, "cannot let go of a descriptor");
+            }
+        }
+    }
+
+    /// Keeps what a sandbox needs held, and answers names there.
+    pub(super) fn hold_sandbox(&self, sandbox: &str, held: Held) -> Result<(), NetworkError> {
+        let failed = |source| NetworkError::Io {
+            operation: "hold a socket".into(),
+            source,
+        };
+        let mut dns = (None, None);
+        for (key, descriptor) in held {
+            self.hold(&key, descriptor.as_fd()).map_err(failed)?;
+            match key
+                .strip_prefix("dns/")
+                .and_then(|rest| rest.rsplit_once('/'))
+            {
+                Some((_, "udp")) => dns.0 = Some(descriptor),
+                Some((_, "tcp")) => dns.1 = Some(descriptor),
+                _ => {}
+            }
+        }
+        if let (Some(udp), Some(tcp)) = dns {
+            self.dns.serve(sandbox, udp, tcp).map_err(failed)?;
+        }
+        self.whole
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(sandbox.to_owned());
+        Ok(())
+    }
+
+    /// Lets go of everything that was held for a sandbox.
+    pub(super) fn let_go_of_sandbox(&self, sandbox: &str) {
+        self.dns.stop(sandbox);
+        self.whole
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(sandbox);
+        for kind in ["dns", "port"] {
+            self.release(&format!("{kind}/{sandbox}/"));
+        }
+    }
+
+    /// As [`Shared::repair_sandbox`], unless this worker knows that it is whole.
+    pub(super) async fn ensure_sandbox(&self, sandbox: &str) -> Result<(), NetworkError> {
+        if self
+            .whole
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .contains(sandbox)
+        {
+            return Ok(());
+        }
+        self.repair_sandbox(sandbox).await
+    }
+
+    /// Makes a sandbox whole: after a stop, a reboot, wiped rules. Nothing is done if it is.
+    pub(super) async fn repair_sandbox(&self, sandbox: &str) -> Result<(), NetworkError> {
+        let held = self.containers.networks.repair_sandbox(sandbox).await?;
+        self.hold_sandbox(sandbox, held)
+    }
+
+    /// Folder of the FIFOs of a container.
+    pub(super) fn fifos(&self, id: &str) -> PathBuf {
+        self.state.container_run(id)
+    }
+}

@@ -1,0 +1,355 @@
+//! One container under supervision: an actor that starts and stops it, sees it end, restarts it and probes its health.
+
+mod log;
+mod probe;
+mod run;
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+
+use super::protocol::ContainerChange;
+use super::restart::BackOff;
+use super::shared::Shared;
+use crate::container::{ContainerError, Desired};
+use crate::engine::{ContainerRecord, ExitStatus};
+use crate::log::pump::Pump;
+use crate::state::{ContainerState, Exit, Health, HealthStatus, Probe};
+
+/// Exit code of a run whose end nobody saw.
+const LOST: u32 = 137;
+/// Time for the last output to reach the log after the end.
+const DRAIN: Duration = Duration::from_secs(2);
+/// Pause between attempts to reach containerd.
+const RETRY: Duration = Duration::from_millis(500);
+
+/// What others see of a unit.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct UnitStatus {
+    pub(super) running: bool,
+    pub(super) paused: bool,
+    /// It has ended and will start again.
+    pub(super) restarting: bool,
+    pub(super) health: Option<HealthStatus>,
+    /// Of the last run, once it has ended.
+    pub(super) exit: Option<Exit>,
+    /// Why the last start failed.
+    pub(super) error: Option<String>,
+    /// Output of the last failed probe.
+    pub(super) probe_output: Option<String>,
+}
+
+/// What a unit is asked to do.
+#[derive(Debug)]
+pub(super) enum Command {
+    Start {
+        reason: String,
+        reply: oneshot::Sender<Result<(), ContainerError>>,
+    },
+    /// `timeout` in seconds instead of its own grace period.
+    Stop {
+        timeout: Option<u32>,
+        reason: String,
+        reply: oneshot::Sender<Result<(), ContainerError>>,
+    },
+    /// It will be killed by a command: it is not to start again.
+    MarkStopped,
+    Pause {
+        reply: oneshot::Sender<Result<(), ContainerError>>,
+    },
+    Unpause {
+        reply: oneshot::Sender<Result<(), ContainerError>>,
+    },
+    /// Its record was changed in place.
+    Update {
+        desired: Box<Desired>,
+    },
+    OutOfMemory,
+    /// Look at the task again: another tool may have started it.
+    Look,
+    /// Kills, removes every trace, ends the unit.
+    Remove {
+        volumes: bool,
+        reply: oneshot::Sender<Result<(), ContainerError>>,
+    },
+}
+
+/// The others' end of a unit.
+#[derive(Clone, Debug)]
+pub(super) struct UnitHandle {
+    pub(super) id: String,
+    pub(super) name: String,
+    pub(super) service: String,
+    pub(super) one_off: bool,
+    mailbox: mpsc::Sender<Command>,
+    pub(super) status: watch::Receiver<UnitStatus>,
+}
+
+impl UnitHandle {
+    /// Sends a command without waiting for its effect.
+    pub(super) async fn send(&self, command: Command) {
+        // A unit that has ended has nothing left to do.
+        self.mailbox.send(command).await.ok();
+    }
+
+    /// Sends a command and waits until it is done.
+    pub(super) async fn ask(
+        &self,
+        command: impl FnOnce(oneshot::Sender<Result<(), ContainerError>>) -> Command,
+    ) -> Result<(), ContainerError> {
+        let (reply, answer) = oneshot::channel();
+        self.send(command(reply)).await;
+        answer.await.unwrap_or(Ok(()))
+    }
+}
+
+/// What is known only while it runs.
+#[derive(Debug)]
+struct Run {
+    wait: JoinHandle<Option<ExitStatus>>,
+    since: Instant,
+    paused: bool,
+    next_probe: Option<Instant>,
+    probe: Option<JoinHandle<Result<Probe, ContainerError>>>,
+}
+
+impl Drop for Run {
+    fn drop(&mut self) {
+        self.wait.abort();
+        if let Some(probe) = &self.probe {
+            probe.abort();
+        }
+    }
+}
+
+#[derive(Debug)]
+enum Phase {
+    Idle,
+    Running(Run),
+    BackingOff { until: Instant },
+}
+
+struct Unit {
+    shared: Arc<Shared>,
+    record: ContainerRecord,
+    desired: Desired,
+    state: ContainerState,
+    status: watch::Sender<UnitStatus>,
+    phase: Phase,
+    back_off: BackOff,
+    pump: Option<Pump>,
+    out_of_memory: bool,
+}
+
+/// Something happened to a unit.
+enum Happening {
+    Command(Option<Command>),
+    Ended(Option<ExitStatus>),
+    BackOffOver,
+    ProbeDue,
+    ProbeDone(Result<Probe, ContainerError>),
+}
+
+/// Takes a container under supervision, whatever state it is in.
+pub(super) fn spawn(
+    shared: Arc<Shared>,
+    record: ContainerRecord,
+    desired: Desired,
+    state: ContainerState,
+) -> UnitHandle {
+    let (mailbox, commands) = mpsc::channel(16);
+    let (status, watched) = watch::channel(UnitStatus::default());
+    let handle = UnitHandle {
+        id: record.id.clone(),
+        name: desired.name.clone(),
+        service: desired.service.clone(),
+        one_off: desired.one_off,
+        mailbox,
+        status: watched,
+    };
+    let unit = Unit {
+        shared,
+        record,
+        desired,
+        state,
+        status,
+        phase: Phase::Idle,
+        back_off: BackOff::default(),
+        pump: None,
+        out_of_memory: false,
+    };
+    unit.publish();
+    tokio::spawn(unit.run(commands));
+    handle
+}
+
+impl Unit {
+    async fn run(mut self, mut commands: mpsc::Receiver<Command>) {
+        self.look().await;
+        loop {
+            match self.next(&mut commands).await {
+                Happening::Command(None) => return,
+                Happening::Command(Some(Command::Remove { volumes, reply })) => {
+                    let result = self.remove(volumes).await;
+                    let ended = result.is_ok();
+                    reply.send(result).ok();
+                    if ended {
+                        return;
+                    }
+                }
+                Happening::Command(Some(command)) => self.obey(command).await,
+                Happening::Ended(status) => self.ended(status).await,
+                Happening::BackOffOver => self.restart().await,
+                Happening::ProbeDue => self.begin_probe(),
+                Happening::ProbeDone(result) => self.take_probe(result),
+            }
+            self.publish();
+        }
+    }
+
+    async fn next(&mut self, commands: &mut mpsc::Receiver<Command>) -> Happening {
+        let until = match &self.phase {
+            Phase::BackingOff { until } => Some(*until),
+            Phase::Running(run) if run.probe.is_none() && !run.paused => run.next_probe,
+            Phase::Idle | Phase::Running(_) => None,
+        };
+        let timer = async {
+            match until {
+                Some(until) => tokio::time::sleep_until(until).await,
+                None => std::future::pending().await,
+            }
+        };
+        let backing_off = matches!(self.phase, Phase::BackingOff { .. });
+        let (wait, probe) = match &mut self.phase {
+            Phase::Running(run) => (Some(&mut run.wait), run.probe.as_mut()),
+            _ => (None, None),
+        };
+        tokio::select! {
+            biased;
+            // Cancel-safe: a message is taken only when this arm wins.
+            command = commands.recv() => Happening::Command(command),
+            // Cancel-safe: the handle is kept in the phase.
+            Some(status) = optional(wait) => Happening::Ended(status.ok().flatten()),
+            // Cancel-safe: the handle is kept in the phase.
+            Some(probe) = optional(probe) => Happening::ProbeDone(match probe {
+                Ok(result) => result,
+                Err(error) => Err(ContainerError::Io {
+                    operation: "run the health probe".into(),
+                    source: io::Error::other(error),
+                }),
+            }),
+            // Cancel-safe: the deadline is kept in the phase.
+            () = timer => if backing_off { Happening::BackOffOver } else { Happening::ProbeDue },
+        }
+    }
+
+    async fn obey(&mut self, command: Command) {
+        match command {
+            Command::Start { reason, reply } => {
+                self.back_off.reset();
+                self.state.restart_count = 0;
+                reply.send(self.start(reason).await).ok();
+            }
+            Command::Stop {
+                timeout,
+                reason,
+                reply,
+            } => {
+                reply.send(self.stop(timeout, reason).await).ok();
+            }
+            Command::MarkStopped => self.want_stopped("kill"),
+            Command::Pause { reply } => {
+                let result = self
+                    .shared
+                    .containers
+                    .engine
+                    .pause_task(&self.record.id)
+                    .await;
+                if let (Ok(()), Phase::Running(run)) = (&result, &mut self.phase) {
+                    run.paused = true;
+                    self.emit(ContainerChange::Paused, None);
+                }
+                reply.send(result.map_err(Into::into)).ok();
+            }
+            Command::Unpause { reply } => {
+                let result = self
+                    .shared
+                    .containers
+                    .engine
+                    .resume_task(&self.record.id)
+                    .await;
+                if let (Ok(()), Phase::Running(run)) = (&result, &mut self.phase) {
+                    run.paused = false;
+                    self.emit(ContainerChange::Unpaused, None);
+                }
+                reply.send(result.map_err(Into::into)).ok();
+            }
+            Command::Update { desired } => {
+                self.desired = *desired;
+                self.plan_probe();
+            }
+            Command::OutOfMemory => {
+                self.out_of_memory = true;
+                self.emit(ContainerChange::OutOfMemory, None);
+            }
+            Command::Look => self.look().await,
+            Command::Remove { .. } => {}
+        }
+    }
+
+    fn publish(&self) {
+        let failed = |health: &Health| {
+            health
+                .log
+                .iter()
+                .rev()
+                .find(|probe| probe.exit_code != 0)
+                .map(|probe| probe.output.clone())
+        };
+        let status = UnitStatus {
+            running: matches!(self.phase, Phase::Running(_)),
+            paused: matches!(&self.phase, Phase::Running(run) if run.paused),
+            restarting: matches!(self.phase, Phase::BackingOff { .. }),
+            health: self.state.health.as_ref().map(|health| health.status),
+            exit: self.state.exit.clone(),
+            error: self.state.error.clone(),
+            probe_output: self.state.health.as_ref().and_then(failed),
+        };
+        self.status.send_if_modified(|current| {
+            let changed = *current != status;
+            *current = status;
+            changed
+        });
+    }
+
+    fn emit(&self, change: ContainerChange, reason: Option<String>) {
+        self.shared
+            .emit(&self.record.id, &self.desired, change, reason);
+    }
+
+    fn save(&self) {
+        if let Err(error) = self.state.save(&self.shared.state, &self.record.id) {
+            tracing::error!(%error, container = self.desired.name, "cannot save its state");
+        }
+    }
+
+    fn save_durable(&self) {
+        if let Err(error) = self.state.save_durable(&self.shared.state, &self.record.id) {
+            tracing::error!(%error, container = self.desired.name, "cannot save its state");
+        }
+    }
+}
+
+/// Awaits what may not be there; never ends if it is not.
+async fn optional<T>(
+    handle: Option<&mut JoinHandle<T>>,
+) -> Option<Result<T, tokio::task::JoinError>> {
+    match handle {
+        Some(handle) => Some(handle.await),
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,124 @@
+//! The health probes of a unit.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use tokio::time::Instant;
+
+use super::{Phase, Unit};
+use crate::container::{ContainerError, ExecOptions};
+use crate::engine::ContainerRecord;
+use crate::state::Probe;
+use crate::supervisor::exec::{self, Outcome};
+use crate::supervisor::health::ProbeSettings;
+use crate::supervisor::protocol::ContainerChange;
+use crate::supervisor::shared::Shared;
+
+/// Bytes of a probe's output that are kept.
+const PROBE_OUTPUT: usize = 4096;
+
+impl Unit {
+    /// Sets when the next probe is due.
+    pub(super) fn plan_probe(&mut self) {
+        let settings = ProbeSettings::new(self.desired.healthcheck.as_ref());
+        let Phase::Running(run) = &mut self.phase else {
+            return;
+        };
+        run.next_probe = settings.map(|settings| {
+            let health = self.state.health.get_or_insert_default();
+            let delay = settings.delay(health, run.since.elapsed());
+            Instant::now() + jittered(delay)
+        });
+        if run.next_probe.is_none() {
+            self.state.health = None;
+        }
+    }
+
+    pub(super) fn begin_probe(&mut self) {
+        let Some(settings) = ProbeSettings::new(self.desired.healthcheck.as_ref()) else {
+            return;
+        };
+        let Phase::Running(run) = &mut self.phase else {
+            return;
+        };
+        let shared = Arc::clone(&self.shared);
+        let record = self.record.clone();
+        run.probe = Some(tokio::spawn(async move {
+            probe(&shared, &record, &settings).await
+        }));
+    }
+
+    pub(super) fn take_probe(&mut self, result: Result<Probe, ContainerError>) {
+        let Some(settings) = ProbeSettings::new(self.desired.healthcheck.as_ref()) else {
+            return;
+        };
+        let Phase::Running(run) = &mut self.phase else {
+            return;
+        };
+        run.probe = None;
+        let ran = run.since.elapsed();
+        let probe = result.unwrap_or_else(|error| {
+            let now = Timestamp::now();
+            Probe {
+                start: now,
+                end: now,
+                exit_code: -1,
+                output: error.to_string(),
+            }
+        });
+        let health = self.state.health.get_or_insert_default();
+        if settings.record(health, probe, ran) {
+            let status = health.status;
+            self.save();
+            self.emit(ContainerChange::Health { status }, None);
+        } else {
+            self.save();
+        }
+        self.plan_probe();
+    }
+}
+
+async fn probe(
+    shared: &Shared,
+    record: &ContainerRecord,
+    settings: &ProbeSettings,
+) -> Result<Probe, ContainerError> {
+    let _permit = shared.probes.acquire().await.ok();
+    let start = Timestamp::now();
+    let options = ExecOptions {
+        command: settings.command.clone(),
+        ..ExecOptions::default()
+    };
+    let timeout = settings.timeout;
+    let (outcome, output) = exec::run(
+        &shared.containers,
+        record,
+        &options,
+        Some(timeout),
+        PROBE_OUTPUT,
+    )
+    .await?;
+    let (exit_code, output) = match outcome {
+        Outcome::Exited { code } => (i32::try_from(code).unwrap_or(-1), output),
+        Outcome::TimedOut => (
+            -1,
+            format!("Health check exceeded timeout ({timeout:?}): {output}"),
+        ),
+    };
+    Ok(Probe {
+        start,
+        end: Timestamp::now(),
+        exit_code,
+        output,
+    })
+}
+
+/// A delay changed by up to a twentieth, so that the probes of a stack do not all run at once.
+fn jittered(delay: Duration) -> Duration {
+    let mut byte = [0u8; 1];
+    if rustix::rand::getrandom(&mut byte, rustix::rand::GetRandomFlags::empty()).is_err() {
+        return delay;
+    }
+    delay.saturating_sub(delay / 20 * u32::from(byte[0]) / 255)
+}

@@ -1,0 +1,338 @@
+//! The runs of a unit: how they begin, end and begin again.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use tokio::time::Instant;
+
+use super::{LOST, Phase, RETRY, Run, Unit};
+use crate::container::{ContainerError, parse_signal};
+use crate::engine::{EngineError, ExitStatus, TaskStatus};
+use crate::state::{Exit, Wanted};
+use crate::supervisor::protocol::ContainerChange;
+use crate::supervisor::restart::RestartPolicy;
+use crate::supervisor::shared::Shared;
+
+impl Unit {
+    /// Brings the phase in line with what containerd says: at the beginning, and when another tool may have acted.
+    pub(super) async fn look(&mut self) {
+        if matches!(self.phase, Phase::Running(_)) {
+            return;
+        }
+        let task = loop {
+            match self.shared.containers.engine.task(&self.record.id).await {
+                Ok(task) => break task,
+                Err(error) => {
+                    tracing::warn!(%error, "cannot look at a task");
+                    tokio::time::sleep(RETRY).await;
+                }
+            }
+        };
+        match task {
+            Some(task)
+                if matches!(
+                    task.status,
+                    TaskStatus::Running | TaskStatus::Paused | TaskStatus::Pausing
+                ) =>
+            {
+                self.adopt(task.status != TaskStatus::Running).await;
+            }
+            Some(task) if task.status == TaskStatus::Stopped && self.is_unfinished() => {
+                let at = task.exited_at.unwrap_or_else(Timestamp::now);
+                self.ended(Some(ExitStatus {
+                    code: task.exit_code,
+                    at,
+                }))
+                .await;
+            }
+            None if self.state.wanted == Wanted::Running && self.state.exit.is_none() => {
+                self.ended(None).await;
+            }
+            None if self.state.wanted == Wanted::Running && self.state.restart_at.is_some() => {
+                self.phase = Phase::BackingOff {
+                    until: Instant::now(),
+                };
+            }
+            // Nothing to do; or created and never started: whoever did was cut off, the next start begins anew.
+            _ => {}
+        }
+        self.publish();
+    }
+
+    /// Whether a run began of which no end is recorded.
+    pub(super) fn is_unfinished(&self) -> bool {
+        self.state.exit.is_none() && self.state.started_at.is_some()
+    }
+
+    /// Takes over a task that runs already.
+    pub(super) async fn adopt(&mut self, paused: bool) {
+        if let Err(error) = self.resume_log() {
+            tracing::error!(%error, container = self.desired.name, "cannot read its output");
+        }
+        if let Some(sandbox) = self.desired.sandbox.clone() {
+            if let Err(error) = self.shared.repair_sandbox(&sandbox).await {
+                tracing::error!(%error, sandbox, "cannot repair a sandbox");
+            }
+            self.set_active(true);
+        }
+        self.state.wanted = Wanted::Running;
+        self.state.exit = None;
+        self.state.restart_at = None;
+        let ran = self.state.started_at.map_or(Duration::ZERO, |at| {
+            Duration::try_from(Timestamp::now().duration_since(at)).unwrap_or_default()
+        });
+        self.begin_run(
+            Instant::now().checked_sub(ran).unwrap_or_else(Instant::now),
+            paused,
+        );
+        self.save();
+    }
+
+    pub(super) async fn start(&mut self, reason: String) -> Result<(), ContainerError> {
+        if matches!(self.phase, Phase::Running(_)) {
+            return Ok(());
+        }
+        self.state.wanted = Wanted::Running;
+        self.state.restart_at = None;
+        self.state.reason = Some(reason.clone());
+        self.state.boot_id.clone_from(&self.shared.boot_id);
+        self.state.run += 1;
+        self.out_of_memory = false;
+        let result = self.start_task().await;
+        match &result {
+            Ok(()) => {
+                self.state.exit = None;
+                self.state.error = None;
+                self.state.started_at = Some(Timestamp::now());
+                self.state.health = None;
+                self.begin_run(Instant::now(), false);
+                self.set_active(true);
+                self.emit(ContainerChange::Started, Some(reason));
+            }
+            Err(error) => {
+                self.phase = Phase::Idle;
+                if let Some(pump) = self.pump.take() {
+                    pump.stop().await;
+                }
+                self.close_log().await;
+                self.state.error = Some(error.to_string());
+                self.state.exit = Some(Exit {
+                    code: u32::from(error.exit_code()),
+                    at: Timestamp::now(),
+                    out_of_memory: false,
+                    lost: false,
+                });
+                self.release_sandbox().await;
+            }
+        }
+        self.save();
+        self.publish();
+        result
+    }
+
+    pub(super) async fn start_task(&mut self) -> Result<(), ContainerError> {
+        if let Some(sandbox) = self.desired.sandbox.clone() {
+            self.shared.ensure_sandbox(&sandbox).await?;
+        }
+        self.open_log().map_err(|source| ContainerError::Io {
+            operation: "open the log".into(),
+            source,
+        })?;
+        self.shared.containers.start(&self.record.id).await?;
+        Ok(())
+    }
+
+    pub(super) fn begin_run(&mut self, since: Instant, paused: bool) {
+        let wait = tokio::spawn(wait(Arc::clone(&self.shared), self.record.id.clone()));
+        self.phase = Phase::Running(Run {
+            wait,
+            since,
+            paused,
+            next_probe: None,
+            probe: None,
+        });
+        self.plan_probe();
+    }
+
+    pub(super) async fn stop(
+        &mut self,
+        timeout: Option<u32>,
+        reason: String,
+    ) -> Result<(), ContainerError> {
+        self.want_stopped(&reason);
+        if let Phase::Running(run) = &self.phase {
+            let grace = timeout.unwrap_or(self.desired.stop_timeout);
+            let signal = parse_signal(&self.desired.stop_signal).unwrap_or(15);
+            if run.paused {
+                self.shared
+                    .containers
+                    .engine
+                    .resume_task(&self.record.id)
+                    .await?;
+            }
+            let grace = Duration::from_secs(u64::from(grace));
+            let status = self
+                .shared
+                .containers
+                .stop(&self.record.id, signal, grace)
+                .await?;
+            self.ended(Some(status)).await;
+            self.emit(ContainerChange::Stopped, Some(reason));
+        } else {
+            self.phase = Phase::Idle;
+            self.release_sandbox().await;
+        }
+        Ok(())
+    }
+
+    pub(super) fn want_stopped(&mut self, reason: &str) {
+        self.state.wanted = Wanted::Stopped;
+        self.state.restart_at = None;
+        self.state.reason = Some(reason.to_owned());
+        if matches!(self.phase, Phase::BackingOff { .. }) {
+            self.phase = Phase::Idle;
+        }
+        self.save_durable();
+    }
+
+    /// The run is over: `None` if nobody knows how.
+    pub(super) async fn ended(&mut self, status: Option<ExitStatus>) {
+        if self.pump.is_none() {
+            self.read_last_words();
+        }
+        let ran = match &self.phase {
+            Phase::Running(run) => run.since.elapsed(),
+            _ => Duration::ZERO,
+        };
+        self.phase = Phase::Idle;
+        let exit = Exit {
+            code: status.map_or(LOST, |status| status.code),
+            at: status.map_or_else(Timestamp::now, |status| status.at),
+            out_of_memory: std::mem::take(&mut self.out_of_memory),
+            lost: status.is_none(),
+        };
+        let code = exit.code;
+        self.state.exit = Some(exit);
+        let policy = RestartPolicy::parse(&self.desired.restart);
+        let again =
+            self.state.wanted == Wanted::Running && policy.applies(code, self.state.restart_count);
+        let delay = again.then(|| self.back_off.next(ran));
+        self.state.restart_at = delay.and_then(|delay| Timestamp::now().checked_add(delay).ok());
+        // Before the task goes, and the only other trace of how it ended with it.
+        self.save();
+        self.close_log().await;
+        if let Err(error) = self
+            .shared
+            .containers
+            .engine
+            .delete_task(&self.record.id)
+            .await
+        {
+            tracing::warn!(%error, container = self.desired.name, "cannot delete its task");
+        }
+        self.set_active(false);
+        if let Some(delay) = delay {
+            self.phase = Phase::BackingOff {
+                until: Instant::now() + delay,
+            };
+        }
+        // Whoever waits sees the end before whoever follows hears of it.
+        self.publish();
+        self.emit(ContainerChange::Exited { code }, None);
+        match delay {
+            Some(delay) => {
+                let after_ms = u64::try_from(delay.as_millis()).unwrap_or(u64::MAX);
+                self.emit(
+                    ContainerChange::Restarting { after_ms },
+                    Some("restart policy".into()),
+                );
+            }
+            None => self.release_sandbox().await,
+        }
+    }
+
+    pub(super) async fn restart(&mut self) {
+        self.state.restart_count += 1;
+        if let Err(error) = self.start("restart policy".into()).await {
+            tracing::warn!(%error, container = self.desired.name, "cannot restart it");
+            let policy = RestartPolicy::parse(&self.desired.restart);
+            if policy.applies(error.exit_code().into(), self.state.restart_count) {
+                let delay = self.back_off.next(Duration::ZERO);
+                self.state.restart_at = Timestamp::now().checked_add(delay).ok();
+                self.phase = Phase::BackingOff {
+                    until: Instant::now() + delay,
+                };
+                self.save();
+            }
+        }
+    }
+
+    pub(super) async fn remove(&mut self, volumes: bool) -> Result<(), ContainerError> {
+        self.want_stopped("removed");
+        if let Phase::Running(_) = &self.phase {
+            self.shared
+                .containers
+                .stop(&self.record.id, 9, Duration::ZERO)
+                .await?;
+        }
+        self.phase = Phase::Idle;
+        self.close_log().await;
+        self.shared
+            .containers
+            .remove(&self.record.id, volumes)
+            .await?;
+        self.emit(ContainerChange::Removed, None);
+        Ok(())
+    }
+
+    pub(super) fn set_active(&self, active: bool) {
+        if let Some(sandbox) = &self.desired.sandbox
+            && let Err(error) = self.shared.containers.networks.set_active(sandbox, active)
+        {
+            tracing::warn!(%error, sandbox, active, "cannot change whether peers find it");
+        }
+    }
+
+    /// Gives addresses and ports back; the next start takes them again.
+    pub(super) async fn release_sandbox(&self) {
+        if let Some(sandbox) = &self.desired.sandbox {
+            self.shared.let_go_of_sandbox(sandbox);
+            if let Err(error) = self
+                .shared
+                .containers
+                .networks
+                .release_sandbox(sandbox)
+                .await
+            {
+                tracing::warn!(%error, sandbox, "cannot release a sandbox");
+            }
+        }
+    }
+}
+
+/// Waits for the end of a task, through restarts of containerd; `None` if it is gone without a trace.
+async fn wait(shared: Arc<Shared>, id: String) -> Option<ExitStatus> {
+    let engine = &shared.containers.engine;
+    loop {
+        match engine.wait_task(&id).await {
+            Ok(status) => return Some(status),
+            Err(EngineError::NotFound { .. }) => return None,
+            Err(error) => {
+                tracing::debug!(%error, "lost a wait for a task");
+                tokio::time::sleep(RETRY).await;
+            }
+        }
+        match engine.task(&id).await {
+            Ok(None) => return None,
+            Ok(Some(task)) if task.status == TaskStatus::Stopped => {
+                let at = task.exited_at.unwrap_or_else(Timestamp::now);
+                return Some(ExitStatus {
+                    code: task.exit_code,
+                    at,
+                });
+            }
+            Ok(Some(_)) | Err(_) => {}
+        }
+    }
+}

@@ -1,0 +1,374 @@
+//! The worker: takes every container of a project under supervision, answers requests, ends when nothing is left.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use thiserror::Error;
+use tokio::sync::Notify;
+
+use super::dns::DnsServer;
+use super::frame::{self, Listener};
+use super::hold::Holder;
+use super::process::WorkerSettings;
+use super::request;
+use super::shared::Shared;
+use super::unit::{self, Command, UnitHandle};
+use crate::container::{ContainerError, Containers, DESIRED_EXTENSION, Desired, label};
+use crate::engine::{
+    ContainerRecord, Engine, EngineError, EngineOptions, Event, private_address, stop_private,
+};
+use crate::image::Images;
+use crate::network::{NetworkError, Networks};
+use crate::reconcile::observe::{ObserveError, Observed, observe};
+use crate::state::{ContainerState, StateRoot};
+
+/// Namespace in containerd where none is named.
+const DEFAULT_NAMESPACE: &str = "default";
+
+/// Time after which a worker without containers looks whether it is needed.
+const IDLE: Duration = Duration::from_secs(10);
+
+/// The worker could not begin.
+#[derive(Debug, Error)]
+pub enum WorkerError {
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    #[error(transparent)]
+    Network(#[from] NetworkError),
+    #[error("cannot {operation}")]
+    Io {
+        operation: &'static str,
+        source: io::Error,
+    },
+}
+
+/// One project's supervisor.
+#[derive(Debug)]
+pub(super) struct Worker {
+    pub(super) shared: Arc<Shared>,
+    units: Mutex<BTreeMap<String, UnitHandle>>,
+    pub(super) queue: tokio::sync::Mutex<()>,
+    /// Who holds the queue, for those who wait.
+    pub(super) current: Mutex<Option<String>>,
+    /// Woken when a request ended: the project may be gone.
+    pub(super) ended: Notify,
+    /// Commands that are connected.
+    pub(super) connections: AtomicUsize,
+}
+
+/// Runs until the project is gone. The process' exit code: 0 only then.
+pub fn run(settings: WorkerSettings) -> ExitCode {
+    let runtime = match tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+    {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            tracing::error!(%error, "cannot start");
+            return ExitCode::FAILURE;
+        }
+    };
+    let result = runtime.block_on(supervise(settings));
+    // Blocked reads of FIFOs must not keep a worker alive that has nothing left to do.
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let causes: Vec<_> =
+                std::iter::successors(Some(&error as &dyn std::error::Error), |error| {
+                    error.source()
+                })
+                .map(ToString::to_string)
+                .collect();
+            tracing::error!("{}", causes.join(": "));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn supervise(mut settings: WorkerSettings) -> Result<(), WorkerError> {
+    let listener = settings.listen().map_err(|source| WorkerError::Io {
+        operation: "listen for commands",
+        source,
+    })?;
+    let explicit = settings.address.as_deref().map(Path::new);
+    let engine = EngineOptions {
+        address: crate::engine::locate(explicit, None, &settings.state).await?,
+        namespace: settings
+            .namespace
+            .unwrap_or_else(|| DEFAULT_NAMESPACE.into()),
+        snapshotter: None,
+    };
+    let worker = Worker::open(settings.project, settings.state, engine, settings.holder).await?;
+    worker.resume(settings.held).await?;
+    tokio::spawn(follow_engine(Arc::clone(&worker)));
+    tokio::select! {
+        // Cancel-safe: the loop is dropped for good.
+        result = accept(Arc::clone(&worker), listener) => result.map_err(|source| WorkerError::Io {
+            operation: "accept a command",
+            source,
+        }),
+        () = worker.gone() => {
+            worker.close().await;
+            Ok(())
+        }
+        () = worker.shared.holder.lost() => Err(WorkerError::Io {
+            operation: "go on",
+            source: io::Error::other("the keeper has ended"),
+        }),
+    }
+}
+
+async fn accept(worker: Arc<Worker>, listener: Listener) -> io::Result<()> {
+    loop {
+        let connection = listener.accept().await?;
+        let worker = Arc::clone(&worker);
+        worker.connections.fetch_add(1, Ordering::SeqCst);
+        tokio::spawn(async move {
+            let changed = request::serve(&worker, connection).await;
+            worker.connections.fetch_sub(1, Ordering::SeqCst);
+            if changed {
+                worker.ended.notify_one();
+            }
+        });
+    }
+}
+
+/// Passes on what containerd tells.
+async fn follow_engine(worker: Arc<Worker>) {
+    let mut events = worker.shared.containers.engine.subscribe();
+    while let Some(event) = events.recv().await {
+        match event {
+            Event::Subscribed => {
+                for unit in worker.units() {
+                    unit.send(Command::Look).await;
+                }
+            }
+            Event::ContainerDeleted { id } if worker.unit(&id).is_some() => {
+                let worker = Arc::clone(&worker);
+                tokio::spawn(async move {
+                    tracing::warn!(id, "another tool removed a container");
+                    if let Err(error) = worker.remove(&id, false).await {
+                        tracing::error!(%error, id, "cannot clean up after it");
+                    }
+                    worker.ended.notify_one();
+                });
+            }
+            Event::OutOfMemory { id } => worker.tell(&id, Command::OutOfMemory).await,
+            Event::TaskStarted { id, .. } => worker.tell(&id, Command::Look).await,
+            _ => {}
+        }
+    }
+}
+
+impl Worker {
+    /// Connects to the engine and begins with no container.
+    pub(super) async fn open(
+        project: String,
+        state: StateRoot,
+        engine: EngineOptions,
+        holder: Holder,
+    ) -> Result<Arc<Self>, WorkerError> {
+        let engine = Engine::connect(engine).await?;
+        let networks = Networks::new(state.clone());
+        let dns = DnsServer::new(networks.clone(), &state);
+        let containers = Containers {
+            images: Images::new(engine.clone(), state.clone()),
+            engine,
+            networks,
+            state,
+        };
+        Ok(Arc::new(Self {
+            shared: Arc::new(Shared::new(project, containers, holder, dns)),
+            units: Mutex::default(),
+            queue: tokio::sync::Mutex::default(),
+            current: Mutex::default(),
+            ended: Notify::new(),
+            connections: AtomicUsize::new(0),
+        }))
+    }
+
+    /// Takes what is there under supervision: after a restart of the worker, of both processes, of the host.
+    /// `held`: what workers before this one had held.
+    pub(super) async fn resume(&self, held: Vec<(String, OwnedFd)>) -> Result<(), WorkerError> {
+        let shared = &self.shared;
+        let mut sandboxes: BTreeMap<String, Vec<_>> = BTreeMap::new();
+        for (key, descriptor) in held {
+            shared.remember(&key);
+            match key.split('/').collect::<Vec<_>>()[..] {
+                ["dns" | "port", sandbox, ..] => {
+                    sandboxes
+                        .entry(sandbox.to_owned())
+                        .or_default()
+                        .push((key.clone(), descriptor));
+                }
+                _ => shared.inherit(key, descriptor),
+            }
+        }
+        for sandbox in shared.containers.networks.sandboxes()? {
+            if sandbox.spec.labels.get(label::PROJECT) != Some(&shared.project) {
+                continue;
+            }
+            let id = &sandbox.spec.id;
+            let held = match sandboxes.remove(id) {
+                Some(held) => Ok(held),
+                None if sandbox.boot_id == shared.boot_id => {
+                    shared.containers.networks.reopen(id).await
+                }
+                // Its kernel half is gone; the next start makes it anew.
+                None => continue,
+            };
+            if let Err(error) = held.and_then(|held| shared.hold_sandbox(id, held)) {
+                tracing::error!(%error, sandbox = id, "cannot serve a sandbox");
+            }
+        }
+        for record in self.records().await? {
+            self.supervise(record);
+        }
+        Ok(())
+    }
+
+    /// The containers of this project.
+    async fn records(&self) -> Result<Vec<ContainerRecord>, EngineError> {
+        let filter = format!("labels.{:?}=={:?}", label::PROJECT, self.shared.project);
+        self.shared.containers.engine.containers(&[filter]).await
+    }
+
+    /// Takes one container under supervision; `None` if another tool made it.
+    fn supervise(&self, record: ContainerRecord) -> Option<UnitHandle> {
+        let id = record.id.clone();
+        let desired: Desired = match record
+            .extensions
+            .get(DESIRED_EXTENSION)
+            .map(|json| serde_json::from_slice(json))
+        {
+            Some(Ok(desired)) => desired,
+            Some(Err(error)) => {
+                tracing::error!(%error, container = id, "cannot read what it was made from");
+                return None;
+            }
+            None => return None,
+        };
+        let state = ContainerState::load(&self.shared.state, &id).unwrap_or_else(|error| {
+            tracing::error!(%error, container = id, "cannot read its state");
+            ContainerState::default()
+        });
+        let unit = unit::spawn(Arc::clone(&self.shared), record, desired, state);
+        self.locked_units().insert(id, unit.clone());
+        Some(unit)
+    }
+
+    /// Takes a container that was just made under supervision.
+    pub(super) async fn adopt(&self, id: &str) -> Result<Option<UnitHandle>, EngineError> {
+        let record = self.shared.containers.engine.container(id).await?;
+        Ok(record.and_then(|record| self.supervise(record)))
+    }
+
+    fn locked_units(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, UnitHandle>> {
+        self.units.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn units(&self) -> Vec<UnitHandle> {
+        self.locked_units().values().cloned().collect()
+    }
+
+    pub(super) fn unit(&self, id: &str) -> Option<UnitHandle> {
+        self.locked_units().get(id).cloned()
+    }
+
+    pub(super) fn unit_by_name(&self, name: &str) -> Option<UnitHandle> {
+        self.locked_units()
+            .values()
+            .find(|unit| unit.name == name)
+            .cloned()
+    }
+
+    async fn tell(&self, id: &str, command: Command) {
+        if let Some(unit) = self.unit(id) {
+            unit.send(command).await;
+        }
+    }
+
+    /// Sends a signal. One that ends a process also ends its restarts, as with Docker.
+    pub(super) async fn kill(&self, id: &str, signal: u32) -> Result<(), ContainerError> {
+        const ENDING: [u32; 3] = [2, 9, 15];
+        if ENDING.contains(&signal) {
+            self.tell(id, Command::MarkStopped).await;
+        }
+        Ok(self
+            .shared
+            .containers
+            .engine
+            .kill_task(id, signal, false)
+            .await?)
+    }
+
+    /// Removes a container, supervised or not.
+    pub(super) async fn remove(&self, id: &str, volumes: bool) -> Result<(), ContainerError> {
+        // Out of the list first: what containerd then tells of its end is no news.
+        let unit = self.locked_units().remove(id);
+        let Some(unit) = unit else {
+            return self.shared.containers.remove(id, volumes).await;
+        };
+        let removed = unit.ask(|reply| Command::Remove { volumes, reply }).await;
+        if removed.is_err() {
+            self.locked_units().insert(id.to_owned(), unit);
+        }
+        removed
+    }
+
+    pub(super) async fn observe(&self) -> Result<Observed, ObserveError> {
+        let containers = &self.shared.containers;
+        let Containers {
+            engine,
+            networks,
+            state,
+            ..
+        } = containers;
+        observe(engine, networks, containers, state, &self.shared.project).await
+    }
+
+    /// Leaves nothing: the socket goes, the space of what was removed is given back, a containerd of our own that nobody
+    /// uses any more ends.
+    async fn close(&self) {
+        let socket = frame::control_path(&self.shared.state, &self.shared.project);
+        if let Err(error) = std::fs::remove_file(&socket) {
+            tracing::warn!(%error, "cannot remove the control socket");
+        }
+        let engine = &self.shared.containers.engine;
+        if let Err(error) = engine.collect_garbage().await {
+            tracing::warn!(%error, "cannot collect garbage");
+        }
+        let state = &self.shared.state;
+        if engine.options().address == private_address(state)
+            && let Err(error) = stop_private(state).await
+        {
+            tracing::warn!(%error, "cannot stop the private containerd");
+        }
+    }
+
+    /// Returns when a request has ended and left neither container nor sandbox, or when no request comes at all.
+    async fn gone(&self) {
+        loop {
+            // Cancel-safe: a wake that is lost is made up for by the next look.
+            let _ = tokio::time::timeout(IDLE, self.ended.notified()).await;
+            if self.connections.load(Ordering::SeqCst) > 0 || !self.locked_units().is_empty() {
+                continue;
+            }
+            let sandboxes = self.shared.containers.networks.sandboxes();
+            let ours = |sandbox: &crate::network::SandboxRecord| {
+                sandbox.spec.labels.get(label::PROJECT) == Some(&self.shared.project)
+            };
+            if sandboxes.is_ok_and(|sandboxes| !sandboxes.iter().any(ours)) {
+                return;
+            }
+        }
+    }
+}

@@ -1,0 +1,459 @@
+//! From events to trees: anchors, aliases, merge keys, duplicate keys, limits, and the paths that
+//! carry `!reset` or `!override`.
+
+use std::collections::HashMap;
+
+use super::events::{Event, Events, SyntaxError, Tag};
+use super::node::{Entry, FileId, Mapping, Node, Span, Value};
+use super::scalar;
+
+/// Values in one document before aliases are expanded, as in the reference implementation.
+const MAX_VALUES: u32 = 100_000;
+/// Values in one document after aliases are expanded.
+const MAX_EXPANDED: u64 = 500_000;
+
+/// One document of a file.
+#[derive(Debug)]
+pub struct Document {
+    pub root: Node,
+    /// Paths that `!reset` or `!override` marks: what stands there in the base is dropped.
+    pub resets: Vec<Vec<String>>,
+}
+
+/// Something wrong with the YAML itself.
+#[derive(Debug)]
+pub struct Error {
+    pub message: String,
+    pub span: Span,
+    /// A second place that explains the first.
+    pub related: Option<(Span, String)>,
+    pub hint: Option<String>,
+}
+
+/// Reads all documents of a text, or everything that is wrong with it.
+pub fn parse(text: &str, file: FileId) -> Result<Vec<Document>, Vec<Error>> {
+    let text = text.strip_prefix('\u{feff}').map_or(text, |rest| rest);
+    let mut composer = Composer {
+        events: Events::new(text, file),
+        file,
+        anchors: HashMap::new(),
+        path: Vec::new(),
+        resets: Vec::new(),
+        values: 0,
+        expanded: 0,
+        errors: Vec::new(),
+    };
+    match composer.documents() {
+        Ok(documents) if composer.errors.is_empty() => Ok(documents),
+        Ok(_) => Err(composer.errors),
+        Err(error) => {
+            composer.errors.push(error);
+            Err(composer.errors)
+        }
+    }
+}
+
+struct Anchor {
+    /// Nothing if the anchored node carries `!reset`.
+    node: Option<Node>,
+    /// Marked paths below the node.
+    resets: Vec<Vec<String>>,
+    /// Values in the node.
+    size: u64,
+}
+
+struct Composer<'text> {
+    events: Events<'text>,
+    file: FileId,
+    anchors: HashMap<usize, Anchor>,
+    path: Vec<String>,
+    resets: Vec<Vec<String>>,
+    values: u32,
+    expanded: u64,
+    /// Errors that do not keep the rest from being read.
+    errors: Vec<Error>,
+}
+
+impl Composer<'_> {
+    fn documents(&mut self) -> Result<Vec<Document>, Error> {
+        let mut documents = Vec::new();
+        loop {
+            match self.next()? {
+                (Event::DocumentStart, _) => {
+                    self.anchors.clear();
+                    self.values = 0;
+                    self.expanded = 0;
+                    let (event, span) = self.next()?;
+                    let root = self.node(event, span)?.unwrap_or_default();
+                    documents.push(Document {
+                        root,
+                        resets: std::mem::take(&mut self.resets),
+                    });
+                }
+                (Event::End, _) => return Ok(documents),
+                _ => {}
+            }
+        }
+    }
+
+    fn next(&mut self) -> Result<(Event, Span), Error> {
+        self.events
+            .next()
+            .map_err(|SyntaxError { message, at }| Error {
+                hint: syntax_hint(&message),
+                message,
+                span: Span {
+                    file: self.file,
+                    start: at,
+                    end: at,
+                },
+                related: None,
+            })
+    }
+
+    /// Builds the node that starts with `event`; nothing if it carries `!reset`.
+    fn node(&mut self, event: Event, span: Span) -> Result<Option<Node>, Error> {
+        self.values += 1;
+        self.expanded += 1;
+        if self.values > MAX_VALUES {
+            return Err(Self::limit(
+                span,
+                &format!("the file has more than {MAX_VALUES} values in one document"),
+            ));
+        }
+        let before = self.expanded;
+        let marked = self.resets.len();
+        let (anchor, tag, node) = match event {
+            Event::Alias(anchor) => return self.alias(anchor, span),
+            Event::UnknownAlias(name) => {
+                self.error(span, format!("unknown anchor `{name}`"));
+                return Ok(Some(Node::new(Value::Null, span)));
+            }
+            Event::Scalar {
+                text,
+                plain,
+                anchor,
+                tag,
+            } => {
+                self.mark(tag);
+                let value = self.scalar(text, plain, tag, span);
+                (anchor, tag, Node::new(value, span))
+            }
+            Event::SequenceStart { anchor, tag } => {
+                self.mark(tag);
+                (anchor, tag, self.sequence(span)?)
+            }
+            Event::MappingStart { anchor, tag } => {
+                self.mark(tag);
+                (anchor, tag, self.mapping(span)?)
+            }
+            Event::DocumentStart | Event::SequenceEnd | Event::MappingEnd | Event::End => {
+                return Ok(None);
+            }
+        };
+        let node = (tag != Tag::Reset).then_some(node);
+        if anchor != 0 {
+            let depth = self.path.len();
+            let resets = self.resets[marked..]
+                .iter()
+                .map(|path| path[depth.min(path.len())..].to_vec())
+                .collect();
+            self.anchors.insert(
+                anchor,
+                Anchor {
+                    node: node.clone(),
+                    resets,
+                    size: self.expanded - before + 1,
+                },
+            );
+        }
+        Ok(node)
+    }
+
+    fn mark(&mut self, tag: Tag) {
+        if matches!(tag, Tag::Reset | Tag::Override) {
+            self.resets.push(self.path.clone());
+        }
+    }
+
+    fn alias(&mut self, anchor: usize, span: Span) -> Result<Option<Node>, Error> {
+        let Some(target) = self.anchors.get(&anchor) else {
+            return Err(Error {
+                message: "an anchor refers to itself".to_owned(),
+                span,
+                related: None,
+                hint: Some("a value cannot contain itself".to_owned()),
+            });
+        };
+        self.expanded += target.size;
+        if self.expanded > MAX_EXPANDED {
+            return Err(Self::limit(
+                span,
+                &format!("aliases expand to more than {MAX_EXPANDED} values"),
+            ));
+        }
+        for relative in &target.resets {
+            let mut path = self.path.clone();
+            path.extend_from_slice(relative);
+            self.resets.push(path);
+        }
+        Ok(target.node.clone())
+    }
+
+    fn scalar(&mut self, text: String, plain: bool, tag: Tag, span: Span) -> Value {
+        let resolved = match tag {
+            Tag::None if plain => return scalar::resolve_plain(&text),
+            Tag::None | Tag::String | Tag::Other => return Value::String(text),
+            Tag::Reset | Tag::Override if !plain => return Value::String(text),
+            Tag::Reset | Tag::Override => return scalar::resolve_plain(&text),
+            Tag::Null => return Value::Null,
+            Tag::Integer => match scalar::number(&text) {
+                integer @ Some(Value::Int(_) | Value::Unsigned(_)) => integer,
+                _ => None,
+            },
+            Tag::Float => match scalar::resolve_plain(&text) {
+                #[expect(
+                    clippy::cast_precision_loss,
+                    reason = "that is what `!!float` asks for"
+                )]
+                Value::Int(value) => Some(Value::Float(value as f64)),
+                Value::Float(value) => Some(Value::Float(value)),
+                _ => None,
+            },
+            Tag::Boolean => match scalar::resolve_plain(&text) {
+                Value::Bool(value) => Some(Value::Bool(value)),
+                _ => None,
+            },
+            Tag::Binary => decode_base64(&text).map(Value::String),
+        };
+        resolved.unwrap_or_else(|| {
+            self.error(span, format!("`{text}` is not what its tag says"));
+            Value::Null
+        })
+    }
+
+    fn sequence(&mut self, start: Span) -> Result<Node, Error> {
+        let mut items = Vec::new();
+        let mut span = start;
+        self.path.push("[]".to_owned());
+        loop {
+            let (event, item_span) = self.next()?;
+            match event {
+                Event::SequenceEnd => {
+                    span.end = span.end.max(flow_end(item_span, start));
+                    break;
+                }
+                Event::End => break,
+                event => {
+                    if let Some(item) = self.node(event, item_span)? {
+                        span.end = span.end.max(item_span.end).max(end_in(&item, start));
+                        items.push(item);
+                    }
+                }
+            }
+        }
+        self.path.pop();
+        Ok(Node::sequence(items, span))
+    }
+
+    fn mapping(&mut self, start: Span) -> Result<Node, Error> {
+        let mut mapping = Mapping::new();
+        let mut merged: Vec<(Node, Span)> = Vec::new();
+        let mut seen: HashMap<String, Span> = HashMap::new();
+        let mut span = start;
+        loop {
+            let (event, key_span) = self.next()?;
+            let (key, merge) = match event {
+                Event::MappingEnd => {
+                    span.end = span.end.max(flow_end(key_span, start));
+                    break;
+                }
+                Event::End => break,
+                event => self.key(event, key_span)?,
+            };
+            let first = seen.get(&key).copied();
+            if let Some(first) = first {
+                self.errors.push(Error {
+                    message: format!("`{key}` is defined twice"),
+                    span: key_span,
+                    related: Some((first, "first defined here".to_owned())),
+                    hint: None,
+                });
+            } else {
+                seen.insert(key.clone(), key_span);
+            }
+            let (event, value_span) = self.next()?;
+            // A merged mapping stands at the place of the one that merges it.
+            if !merge {
+                self.path.push(key.clone());
+            }
+            let value = self.node(event, value_span)?;
+            if !merge {
+                self.path.pop();
+            }
+            span.end = span.end.max(value_span.end).max(key_span.end);
+            let Some(value) = value else { continue };
+            span.end = span.end.max(end_in(&value, start));
+            if merge {
+                merged.push((value, value_span));
+            } else if first.is_none() {
+                mapping.insert(
+                    key,
+                    Entry {
+                        key: key_span,
+                        value,
+                    },
+                );
+            }
+        }
+        for (value, at) in merged {
+            self.merge(&mut mapping, value, at);
+        }
+        Ok(Node::mapping(mapping, span))
+    }
+
+    /// The text of a key and whether it is a merge key.
+    fn key(&mut self, event: Event, span: Span) -> Result<(String, bool), Error> {
+        match event {
+            Event::Scalar {
+                text, plain, tag, ..
+            } => {
+                let merge = plain && tag == Tag::None && text == "<<";
+                if plain && tag == Tag::None && !merge {
+                    let value = scalar::resolve_plain(&text);
+                    if !matches!(value, Value::String(_)) {
+                        self.errors.push(Error {
+                            message: format!(
+                                "the key `{text}` is {}, but keys are strings",
+                                Node::new(value, span).kind()
+                            ),
+                            span,
+                            related: None,
+                            hint: Some(format!("quote it: \"{text}\"")),
+                        });
+                    }
+                }
+                Ok((text, merge))
+            }
+            Event::Alias(anchor) => {
+                let text = self
+                    .anchors
+                    .get(&anchor)
+                    .and_then(|anchor| anchor.node.as_ref()?.as_str());
+                match text {
+                    Some(text) => Ok((text.to_owned(), false)),
+                    None => Err(Self::bad_key(span)),
+                }
+            }
+            _ => Err(Self::bad_key(span)),
+        }
+    }
+
+    fn bad_key(span: Span) -> Error {
+        Error {
+            message: "a key must be a string".to_owned(),
+            span,
+            related: None,
+            hint: None,
+        }
+    }
+
+    /// Adds what `<<` brings: keys that are not there yet, earlier sources first.
+    fn merge(&mut self, mapping: &mut Mapping, source: Node, at: Span) {
+        match source.value {
+            Value::Mapping(entries) => {
+                for (key, entry) in entries {
+                    if !mapping.contains(&key) {
+                        mapping.insert(key, entry);
+                    }
+                }
+            }
+            Value::Sequence(items) if items.iter().all(|item| item.as_mapping().is_some()) => {
+                for item in items {
+                    self.merge(mapping, item, at);
+                }
+            }
+            other => {
+                let kind = Node::new(other, source.span).kind();
+                let elsewhere = source.span.start < at.start;
+                self.errors.push(Error {
+                    message: format!("`<<` merges a mapping or a list of mappings, not {kind}"),
+                    span: at,
+                    related: elsewhere.then(|| (source.span, format!("{kind} here"))),
+                    hint: None,
+                });
+            }
+        }
+    }
+
+    fn error(&mut self, span: Span, message: String) {
+        self.errors.push(Error {
+            message,
+            span,
+            related: None,
+            hint: None,
+        });
+    }
+
+    fn limit(span: Span, message: &str) -> Error {
+        Error {
+            message: message.to_owned(),
+            span,
+            related: None,
+            hint: Some("split the file with `include` or `-f`".to_owned()),
+        }
+    }
+}
+
+/// What most likely puts a syntax error right.
+fn syntax_hint(message: &str) -> Option<String> {
+    let hint = if message.contains("tab") {
+        "YAML is indented with spaces, not tabs"
+    } else if message.contains("expected key") || message.contains("indent") {
+        "check how far this line and those above it are indented"
+    } else if message.contains("mapping values are not allowed") {
+        "put text that contains `: ` in quotes"
+    } else {
+        return None;
+    };
+    Some(hint.to_owned())
+}
+
+/// The end of a flow collection; a block collection ends with its last child instead.
+fn flow_end(end: Span, start: Span) -> u32 {
+    if start.end > start.start { end.end } else { 0 }
+}
+
+/// The end of a child, unless an alias brought it from elsewhere.
+fn end_in(child: &Node, start: Span) -> u32 {
+    if child.span.start >= start.start {
+        child.span.end
+    } else {
+        0
+    }
+}
+
+/// Standard base64, white space ignored; only text makes sense in a Compose file.
+fn decode_base64(text: &str) -> Option<String> {
+    let mut bytes = Vec::with_capacity(text.len() / 4 * 3);
+    let mut buffer = 0u32;
+    let mut bits = 0;
+    for byte in text.bytes().filter(|byte| !byte.is_ascii_whitespace()) {
+        let digit = match byte {
+            b'A'..=b'Z' => byte - b'A',
+            b'a'..=b'z' => byte - b'a' + 26,
+            b'0'..=b'9' => byte - b'0' + 52,
+            b'+' => 62,
+            b'/' => 63,
+            b'=' => break,
+            _ => return None,
+        };
+        buffer = buffer << 6 | u32::from(digit);
+        bits += 6;
+        if bits >= 8 {
+            bits -= 8;
+            bytes.push((buffer >> bits & 0xff) as u8);
+        }
+    }
+    String::from_utf8(bytes).ok()
+}

@@ -1,0 +1,281 @@
+//! YAML as `docker compose config` writes it.
+
+use std::fmt::Write as _;
+
+use super::node::{Node, Value};
+use super::scalar::{format_float, resolve_plain};
+
+/// The tree as block-style YAML.
+pub fn to_yaml(node: &Node) -> String {
+    let mut out = String::new();
+    match &node.value {
+        Value::Mapping(mapping) if !mapping.is_empty() => block(&mut out, node, 0, false),
+        Value::Sequence(items) if !items.is_empty() => block(&mut out, node, 0, false),
+        _ => {
+            scalar(&mut out, node, 0);
+            out.push('\n');
+        }
+    }
+    out
+}
+
+/// Writes a non-empty collection; `inline` says that the first line goes on behind a `- `.
+fn block(out: &mut String, node: &Node, indent: usize, inline: bool) {
+    let mut first = inline;
+    let mut start_line = |out: &mut String| {
+        if !std::mem::take(&mut first) {
+            out.extend(std::iter::repeat_n(' ', indent));
+        }
+    };
+    match &node.value {
+        Value::Mapping(mapping) => {
+            for (key, entry) in mapping.iter() {
+                start_line(out);
+                out.push_str(&quote(key));
+                out.push(':');
+                value(out, &entry.value, indent);
+            }
+        }
+        Value::Sequence(items) => {
+            for item in items {
+                start_line(out);
+                out.push('-');
+                if is_block(item) {
+                    out.push(' ');
+                    block(out, item, indent + 2, true);
+                } else {
+                    out.push(' ');
+                    scalar(out, item, indent);
+                    out.push('\n');
+                }
+            }
+        }
+        _ => {}
+    }
+}
+
+fn is_block(node: &Node) -> bool {
+    match &node.value {
+        Value::Mapping(mapping) => !mapping.is_empty(),
+        Value::Sequence(items) => !items.is_empty(),
+        _ => false,
+    }
+}
+
+fn value(out: &mut String, node: &Node, indent: usize) {
+    if is_block(node) {
+        out.push('\n');
+        block(out, node, indent + 2, false);
+    } else {
+        out.push(' ');
+        scalar(out, node, indent);
+        out.push('\n');
+    }
+}
+
+fn scalar(out: &mut String, node: &Node, indent: usize) {
+    match &node.value {
+        Value::Null => out.push_str("null"),
+        Value::Bool(value) => out.push_str(if *value { "true" } else { "false" }),
+        Value::Int(value) => out.push_str(&value.to_string()),
+        Value::Unsigned(value) => out.push_str(&value.to_string()),
+        Value::Float(value) => out.push_str(&float(*value)),
+        Value::String(text) if is_literal(text) => literal(out, text, indent),
+        Value::String(text) => out.push_str(&quote(text)),
+        Value::Sequence(_) => out.push_str("[]"),
+        Value::Mapping(_) => out.push_str("{}"),
+    }
+}
+
+fn float(value: f64) -> String {
+    if value.is_nan() {
+        ".nan".to_owned()
+    } else if value.is_infinite() {
+        if value > 0.0 { ".inf" } else { "-.inf" }.to_owned()
+    } else {
+        format_float(value)
+    }
+}
+
+/// Text of several lines goes into a literal block unless only escapes can write it.
+fn is_literal(text: &str) -> bool {
+    text.contains('\n') && !needs_escapes(text)
+}
+
+fn literal(out: &mut String, text: &str, indent: usize) {
+    out.push('|');
+    if text.starts_with([' ', '\n']) {
+        out.push('2');
+    }
+    let trimmed = text.strip_suffix('\n');
+    match trimmed {
+        None => out.push('-'),
+        Some(rest) if rest.ends_with('\n') || rest.is_empty() => out.push('+'),
+        Some(_) => {}
+    }
+    for line in trimmed.unwrap_or(text).split('\n') {
+        out.push('\n');
+        if !line.is_empty() {
+            out.extend(std::iter::repeat_n(' ', indent + 2));
+            out.push_str(line);
+        }
+    }
+}
+
+/// A string in the lightest quotes that bring it back unchanged.
+fn quote(text: &str) -> String {
+    if needs_escapes(text) || text.contains(['\n', '\t']) || reads_as_other(text) {
+        return double_quoted(text);
+    }
+    if is_plain(text) {
+        return text.to_owned();
+    }
+    format!("'{}'", text.replace('\'', "''"))
+}
+
+/// Whether a reader of YAML 1.1 or 1.2 takes the plain text for something that is no string.
+fn reads_as_other(text: &str) -> bool {
+    !matches!(resolve_plain(text), Value::String(_))
+        || text == "<<"
+        || is_old_boolean(text)
+        || is_base_60(text)
+        || is_date(text)
+}
+
+/// YAML 1.1 took these for booleans.
+fn is_old_boolean(text: &str) -> bool {
+    matches!(
+        text,
+        "y" | "Y"
+            | "yes"
+            | "Yes"
+            | "YES"
+            | "on"
+            | "On"
+            | "ON"
+            | "n"
+            | "N"
+            | "no"
+            | "No"
+            | "NO"
+            | "off"
+            | "Off"
+            | "OFF"
+    )
+}
+
+/// YAML 1.1 took `1:30` for ninety.
+fn is_base_60(text: &str) -> bool {
+    let digits = text.strip_prefix(['-', '+']).unwrap_or(text);
+    let (whole, fraction) = digits.split_once('.').unwrap_or((digits, ""));
+    let mut parts = whole.split(':');
+    let first = parts.next().unwrap_or_default();
+    let rest: Vec<&str> = parts.collect();
+    first.starts_with(|character: char| character.is_ascii_digit())
+        && first
+            .bytes()
+            .all(|byte| byte.is_ascii_digit() || byte == b'_')
+        && !rest.is_empty()
+        && rest
+            .iter()
+            .all(|part| matches!(part.as_bytes(), [b'0'..=b'9'] | [b'0'..=b'5', b'0'..=b'9']))
+        && fraction
+            .bytes()
+            .all(|byte| byte.is_ascii_digit() || byte == b'_')
+}
+
+/// A date, alone or with a time.
+fn is_date(text: &str) -> bool {
+    let mut parts = text.splitn(3, '-');
+    let digits = |part: &str, least: usize, most: usize| {
+        (least..=most).contains(&part.len()) && part.bytes().all(|byte| byte.is_ascii_digit())
+    };
+    let (Some(year), Some(month), Some(rest)) = (parts.next(), parts.next(), parts.next()) else {
+        return false;
+    };
+    let (day, time) = match rest.find(['T', 't', ' ']) {
+        Some(at) => (&rest[..at], Some(&rest[at + 1..])),
+        None => (rest, None),
+    };
+    digits(year, 4, 4)
+        && digits(month, 1, 2)
+        && digits(day, 1, 2)
+        && time.is_none_or(|time| {
+            let mut parts = time.splitn(3, ':');
+            parts.next().is_some_and(|hour| digits(hour, 1, 2))
+                && parts.next().is_some_and(|minute| digits(minute, 1, 2))
+                && parts
+                    .next()
+                    .is_some_and(|second| second.starts_with(|c: char| c.is_ascii_digit()))
+        })
+}
+
+/// Whether the text can stand without quotes.
+fn is_plain(text: &str) -> bool {
+    let mut characters = text.chars();
+    let Some(first) = characters.next() else {
+        return false;
+    };
+    let second = characters.next();
+    if text.starts_with("---") || text.starts_with("...") {
+        return false;
+    }
+    match first {
+        '#' | ',' | '[' | ']' | '{' | '}' | '&' | '*' | '!' | '|' | '>' | '\'' | '"' | '%'
+        | '@' | '`' | ' ' => return false,
+        '?' | ':' | '-' if second.is_none_or(|second| second == ' ') => return false,
+        _ => {}
+    }
+    !text.ends_with([' ', ':']) && !text.contains(": ") && !text.contains(" #")
+}
+
+/// Whether only double quotes with escapes can hold the text, its line breaks and tabs aside.
+fn needs_escapes(text: &str) -> bool {
+    !text
+        .chars()
+        .all(|character| matches!(character, '\n' | '\t') || is_printable(character))
+}
+
+/// What go-yaml writes as it stands: nothing beyond the basic plane, for one.
+fn is_printable(character: char) -> bool {
+    matches!(
+        character,
+        ' '..='~' | '\u{a0}'..='\u{2027}' | '\u{202a}'..='\u{d7ff}' | '\u{e000}'..='\u{fefe}'
+            | '\u{ff00}'..='\u{fffd}'
+    )
+}
+
+fn double_quoted(text: &str) -> String {
+    let mut out = String::with_capacity(text.len() + 2);
+    out.push('"');
+    for character in text.chars() {
+        match character {
+            '"' => out.push_str("\\\""),
+            '\\' => out.push_str("\\\\"),
+            '\n' => out.push_str("\\n"),
+            '\r' => out.push_str("\\r"),
+            '\t' => out.push_str("\\t"),
+            '\0' => out.push_str("\\0"),
+            '\u{7}' => out.push_str("\\a"),
+            '\u{8}' => out.push_str("\\b"),
+            '\u{b}' => out.push_str("\\v"),
+            '\u{c}' => out.push_str("\\f"),
+            '\u{1b}' => out.push_str("\\e"),
+            '\u{85}' => out.push_str("\\N"),
+            '\u{2028}' => out.push_str("\\L"),
+            '\u{2029}' => out.push_str("\\P"),
+            other if is_printable(other) => out.push(other),
+            other => {
+                let code = u32::from(other);
+                // Writing to a string cannot fail.
+                let _ = match code {
+                    0..=0xff => write!(out, "\\x{code:02X}"),
+                    0x100..=0xffff => write!(out, "\\u{code:04X}"),
+                    _ => write!(out, "\\U{code:08X}"),
+                };
+            }
+        }
+    }
+    out.push('"');
+    out
+}

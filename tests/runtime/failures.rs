@@ -1,0 +1,96 @@
+//! What a user is told when something goes wrong, and what is left then.
+
+use rustix::process::Signal;
+
+use crate::world::{World, eventually};
+
+const SICK: &str = "
+services:
+  sick:
+    image: demo
+    command: sleep infinity
+    stop_grace_period: 0s
+    healthcheck:
+      test: echo the probe says no; exit 3
+      interval: 100ms
+      retries: RETRIES
+";
+
+#[test]
+fn a_command_that_does_not_exist_is_named() {
+    World::run(|world| {
+        world.import_image("default");
+        let bad = "services: {bad: {image: demo, command: no-such-program}}";
+        let project = world.project("bad", bad);
+        let up = project.compose("up -d").failure();
+        assert_eq!(up.status.code(), Some(1), "{up}");
+        for part in ["bad", "no-such-program"] {
+            assert!(up.stderr.contains(part), "`{part}` is missing in\n{up}");
+        }
+        let _down = project.compose("down").success();
+    });
+}
+
+#[test]
+fn an_unhealthy_service_fails_the_wait_with_the_last_words_of_its_probe() {
+    World::run(|world| {
+        world.import_image("default");
+        let project = world.project("sick", &SICK.replace("RETRIES", "2"));
+        let up = project.compose("up -d --wait").failure();
+        assert_eq!(up.status.code(), Some(1), "{up}");
+        for part in ["sick", "unhealthy", "the probe says no"] {
+            assert!(up.stderr.contains(part), "`{part}` is missing in\n{up}");
+        }
+        assert_eq!(project.fields("Name", "Health")["sick-sick-1"], "unhealthy");
+        let _down = project.compose("down").success();
+    });
+}
+
+#[test]
+fn an_interrupted_up_says_so_and_down_removes_what_it_has_made() {
+    World::run(|world| {
+        world.import_image("default");
+        let project = world.project("patient", &SICK.replace("RETRIES", "1000"));
+        let up = project.command(["up", "-d", "--wait"]).start();
+        eventually("a running container", || {
+            let states = project.fields("Name", "State");
+            states
+                .get("patient-sick-1")
+                .is_some_and(|state| state == "running")
+        });
+        up.signal(Signal::INT);
+        let up = up.finish();
+        assert_eq!(up.status.code(), Some(130), "{up}");
+        let _down = project.compose("down").success();
+    });
+}
+
+#[test]
+fn a_mistake_in_the_file_is_shown_with_its_place_and_nothing_is_started() {
+    World::run(|world| {
+        let project = world.project("typo", "services:\n  app:\n    imagine: demo\n");
+        let up = project.compose("up -d").failure();
+        for part in ["compose.yaml:3:5", "imagine", "image"] {
+            assert!(up.stderr.contains(part), "`{part}` is missing in\n{up}");
+        }
+    });
+}
+
+#[test]
+fn a_port_that_is_taken_fails_up_and_leaves_the_owner_alone() {
+    World::run(|world| {
+        world.import_image("default");
+        let server = "services: {app: {image: demo, init: true, ports: ['8080:8080']}}";
+        let first = world.project("first", server);
+        let _up = first.compose("up -d").success();
+        let second = world.project("second", server);
+        let up = second.compose("up -d").failure();
+        assert!(up.stderr.contains("8080"), "{up}");
+        let _down = second.compose("down").success();
+        let refused = "http://127.0.0.1:8080/none";
+        // An answer, be it that there is no such page, comes from the first project's server.
+        let answer = world.get(refused).failure();
+        assert!(answer.stderr.contains("404"), "{answer}");
+        let _down = first.compose("down --timeout 0").success();
+    });
+}

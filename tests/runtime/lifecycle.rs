@@ -1,0 +1,154 @@
+//! Containers and the supervisor over their lives: output, restarts, kills.
+
+use std::time::Duration;
+
+use rustix::process::Signal;
+
+use crate::world::{World, eventually};
+
+const ONE_SERVICE: &str = "
+services:
+  app:
+    image: demo
+    init: true
+    restart: always
+    stop_grace_period: 0s
+    command: sh -c 'echo begun; echo aside >&2; exec sleep 1001'
+";
+
+#[test]
+fn exit_codes_of_exec_are_passed_on() {
+    World::run(|world| {
+        world.import_image("default");
+        let project = world.project("codes", ONE_SERVICE);
+        let _up = project.compose("up -d").success();
+        let exec = project
+            .command(["exec", "-T", "app", "sh", "-c", "exit 7"])
+            .run();
+        assert_eq!(exec.status.code(), Some(7), "{exec}");
+        let _down = project.compose("down").success();
+    });
+}
+
+#[test]
+fn logs_have_both_streams_of_every_run() {
+    World::run(|world| {
+        world.import_image("default");
+        let project = world.project("logs", ONE_SERVICE);
+        let _up = project.compose("up -d").success();
+        let logs = || project.compose("logs --no-log-prefix app").success().stdout;
+        eventually("the first run's output", || logs().lines().count() == 2);
+        assert!(
+            logs().contains("begun\n") && logs().contains("aside\n"),
+            "{}",
+            logs()
+        );
+        let _restart = project.compose("restart").success();
+        eventually("the second run's output", || logs().lines().count() == 4);
+        let prefixed = project.compose("logs app").success();
+        assert!(prefixed.stdout.starts_with("app-1  | "), "{prefixed}");
+        let _down = project.compose("down").success();
+    });
+}
+
+#[test]
+fn a_process_that_dies_is_restarted_but_a_stopped_service_stays_stopped() {
+    World::run(|world| {
+        world.import_image("default");
+        let project = world.project("restart", ONE_SERVICE);
+        let _up = project.compose("up -d").success();
+        let ids = project.fields("Name", "ID");
+
+        assert!(world.kill("sleep 1001") > 0);
+        eventually("a second run", || {
+            project
+                .compose("logs --no-log-prefix app")
+                .stdout
+                .matches("begun")
+                .count()
+                == 2
+        });
+        assert_eq!(project.fields("Name", "ID"), ids);
+        assert_eq!(project.fields("Name", "State")["restart-app-1"], "running");
+
+        let _stop = project.compose("stop").success();
+        std::thread::sleep(Duration::from_secs(2));
+        assert_eq!(project.fields("Name", "State")["restart-app-1"], "exited");
+        let _down = project.compose("down").success();
+    });
+}
+
+#[test]
+fn a_killed_supervisor_takes_no_container_along_and_is_back_with_the_next_command() {
+    World::run(|world| {
+        world.import_image("default");
+        let project = world.project("survive", ONE_SERVICE);
+        let _up = project.compose("up -d").success();
+        let ids = project.fields("Name", "ID");
+
+        assert!(world.kill(" supervisor --project survive") > 0);
+        let _ps = project.compose("ps").success();
+        assert_eq!(project.fields("Name", "State")["survive-app-1"], "running");
+        eventually("names that resolve again", || {
+            project.compose("exec -T app nslookup app").status.success()
+        });
+        let _up = project.compose("up -d").success();
+        assert_eq!(project.fields("Name", "ID"), ids);
+        let starts = project
+            .compose("logs --no-log-prefix app")
+            .stdout
+            .matches("begun")
+            .count();
+        assert_eq!(starts, 1);
+        let _down = project.compose("down").success();
+    });
+}
+
+#[test]
+fn containers_survive_a_restart_of_containerd() {
+    World::run(|world| {
+        world.import_image("default");
+        let folder = world.project("daemon", ONE_SERVICE).into_folder();
+        let _up = world.project_in(&folder).compose("up -d").success();
+        let ids = world.project_in(&folder).fields("Name", "ID");
+
+        world.stop_containerd(Signal::KILL);
+        world.start_containerd();
+
+        let project = world.project_in(&folder);
+        let _up = project.compose("up -d").success();
+        assert_eq!(project.fields("Name", "ID"), ids);
+        assert!(world.kill("sleep 1001") > 0);
+        eventually("a second run", || {
+            project
+                .compose("logs --no-log-prefix app")
+                .stdout
+                .matches("begun")
+                .count()
+                == 2
+        });
+        let _down = project.compose("down").success();
+    });
+}
+
+#[test]
+fn two_commands_at_once_do_the_work_once() {
+    World::run(|world| {
+        world.import_image("default");
+        let project = world.project("twice", ONE_SERVICE);
+        let first = project.command(["up", "-d", "--scale", "app=3"]).start();
+        let second = project.command(["up", "-d", "--scale", "app=3"]).start();
+        let _first = first.finish().success();
+        let _second = second.finish().success();
+        let states = project.fields("Name", "State");
+        assert_eq!(
+            states.keys().collect::<Vec<_>>(),
+            ["twice-app-1", "twice-app-2", "twice-app-3"]
+        );
+        assert!(
+            states.values().all(|state| state == "running"),
+            "{states:?}"
+        );
+        let _down = project.compose("down").success();
+    });
+}

@@ -1,0 +1,13 @@
+//! Runtime tests: real containers on a real containerd, in a world of their own.
+//!
+//! They need root and the programs that `scripts/setup` installs; one that is missing is a failure
+//! that names it.
+
+mod changes;
+mod failures;
+mod harness;
+mod lifecycle;
+mod network;
+mod secrets;
+mod stack;
+mod world;
