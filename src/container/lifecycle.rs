@@ -37,7 +37,9 @@ impl Containers {
         }
         let provision = Provision::of(&record)?.unwrap_or_default();
         let desired = Desired::of(&record)?.unwrap_or_default();
-        self.provide(id, &provision)?;
+        let (this, own, plan) = (self.clone(), id.to_owned(), provision.clone());
+        // A file system of the network may take long to mount.
+        super::blocking(move || this.provide(&own, &plan)).await?;
         if self.join_namespaces(&mut record, &provision).await? {
             self.engine.update_container(&record).await?;
         }
