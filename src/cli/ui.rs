@@ -48,9 +48,13 @@ pub(crate) fn progress_mode(
     ansi: Ansi,
     terminal: bool,
 ) -> Result<ProgressMode, CommandError> {
+    let automatic = if terminal && ansi != Ansi::Never {
+        ProgressMode::Tty
+    } else {
+        ProgressMode::Plain
+    };
     match flag {
-        None | Some("" | "auto") if ansi == Ansi::Never || !terminal => Ok(ProgressMode::Plain),
-        None | Some("" | "auto") => Ok(ProgressMode::Tty),
+        None | Some("" | "auto") => Ok(automatic),
         Some("tty") if ansi == Ansi::Never => Err(CommandError::usage(
             "can't use --progress tty while ANSI support is disabled",
         )),

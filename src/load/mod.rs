@@ -15,6 +15,7 @@ pub mod dotenv;
 mod environment;
 mod extends;
 mod files;
+mod grammar;
 mod include;
 mod interpolate;
 mod merge;

@@ -10,7 +10,7 @@ use super::options::{LoadError, LoadOptions, Loaded, RawProject};
 use super::select::Model;
 use super::session::{Outcome, Session};
 use super::source::Reason;
-use super::{bind, checks, discover, environment, name, normalize, values};
+use super::{bind, checks, discover, environment, grammar, name, normalize, values};
 use crate::yaml::{Document, Mapping, Node, Span};
 
 /// Loads a project.
@@ -171,6 +171,9 @@ fn tree(session: &mut Session<'_>) -> Outcome<Tree> {
 fn load_in(session: &mut Session<'_>) -> Outcome<(crate::model::Project, Node)> {
     let mut tree = tree(session)?;
     values::document(session, &mut tree.root);
+    if session.options.check_consistency {
+        grammar::check(session, &tree.root);
+    }
     session.checkpoint()?;
 
     let options = session.options;
@@ -212,6 +215,7 @@ fn load_in(session: &mut Session<'_>) -> Outcome<(crate::model::Project, Node)> 
             env_files: tree.env_files,
             environment,
         },
+        &session.contents,
         &session.sources,
     );
     // What was read into a service is not printed beside the result.

@@ -1,6 +1,12 @@
 //! Networks: conflists, bridges, address leases, sandboxes, published ports, the firewall, endpoint records.
 //!
 //! Nothing here knows what a service is beyond the labels and names that it is given.
+//!
+//! [`Networks`] is the asynchronous face; everything behind it blocks and runs on threads for that. Networks are records
+//! and conflists on disk (`host`, `record`, `conflist`). A sandbox (`sandbox`, `teardown`, `repair`) is a pinned
+//! namespace with interfaces that are attached in-process (`bridge`, `netlink`, `address`) or by plugins (`cni`), with
+//! held ports (`ports`), rules (`firewall`) and the sockets for names (`resolver`). Names of kernel objects follow from
+//! ids (`layout`), so that what no record speaks of can be recognised and removed (`garbage`).
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;

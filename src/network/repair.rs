@@ -62,7 +62,13 @@ impl Host {
             let mut held = hold_recorded(&stored, rebooted)?;
             stored.record.boot_id = boot;
             self.clear(&stored)?;
-            held.extend(self.build(&joined, &mut stored)?);
+            let built = self.build(&joined, &mut stored).inspect_err(|_| {
+                // A namespace that stays would be taken for one whose sockets are held.
+                if let Err(error) = self.clear(&stored) {
+                    tracing::warn!(%error, sandbox = id, "cannot undo a failed repair");
+                }
+            });
+            held.extend(built?);
             return Ok(held);
         }
         self.repair_links(&joined, &mut stored)?;

@@ -379,7 +379,7 @@ mod tests {
         ended.publishers.clear();
         let text = rows(&[ended, healthy]).render("table").unwrap();
         insta::assert_snapshot!(text, @r#"
-        NAME          IMAGE     COMMAND                  SERVICE   CREATED         STATUS                     PORTS
+        NAME          IMAGE     COMMAND                    SERVICE   CREATED         STATUS                     PORTS
         shop-once-1   busybox   "sh -c 'echo \"out\" l…"   once      5 seconds ago   Exited (7) 3 seconds ago   
         shop-web-1    busybox   "sh -c 'echo \"out\" l…"   web       5 seconds ago   Up 4 seconds (healthy)     0.0.0.0:18099->80/tcp
         "#);

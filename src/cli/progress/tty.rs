@@ -238,9 +238,9 @@ mod tests {
         let frame = list.draw(start + Duration::from_millis(1250), 60, 24, false);
         insta::assert_snapshot!(visible(&frame), @r"
         [+] up 2/3
-         ✔ Network shop_default Created                        0.0s
-         ⠙ Container shop-db-1  Waiting                        1.2s
-         ✘ Container shop-web-1 Error no space                 0.0s
+         ✔ Network shop_default Created                         0.0s
+         ⠙ Container shop-db-1  Waiting                         1.2s
+         ✘ Container shop-web-1 Error no space                  0.0s
         ");
     }
 

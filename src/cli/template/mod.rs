@@ -382,7 +382,7 @@ mod tests {
                 "shop-web-1shop-web-1",
             ),
             (
-                "{{if eq .State \"running\" \"paused\"}}up{{else}}down{{end}}",
+                "{{if eq .State \"paused\" \"running\"}}up{{else}}down{{end}}",
                 "down",
             ),
             ("{{if .ExitCode}}bad{{else if .Name}}good{{end}}", "good"),

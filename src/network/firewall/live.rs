@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use ipnet::IpNet;
 
-use super::nft::{Bridge, CHAINS, Forward, Rules};
+use super::nft::{Bridge, CHAINS, Forward, Rules, protocol_number};
 use crate::network::NetworkError;
 use crate::network::error::netlink_failed;
 use crate::network::netlink::nftables;
@@ -103,11 +103,7 @@ fn forward_element(forward: &Forward) -> (&'static str, Vec<u8>, Vec<u8>) {
         let [high, low] = number.to_be_bytes();
         [high, low, 0, 0]
     };
-    let protocol = match forward.port.protocol.as_str() {
-        "udp" => 17,
-        "sctp" => 132,
-        _ => 6,
-    };
+    let protocol = protocol_number(&forward.port.protocol);
     let tail = [[protocol, 0, 0, 0], port(forward.port.host_port)].concat();
     let value = [forward.target.octets(), port(forward.port.container_port)].concat();
     match forward.port.host_ip {

@@ -2,7 +2,7 @@
 
 use std::net::Ipv4Addr;
 
-use super::world::{At, OUTSIDE, Sandbox, UPLINK, on_private_host, port, run};
+use super::world::{At, OUTSIDE, Sandbox, UPLINK, World, on_private_host, port, run};
 use crate::network::namespace;
 
 #[test]
@@ -32,12 +32,7 @@ fn wiped_rules_are_put_back() {
         web.at.serve(80, "web");
         other.at.serve(80, "other");
         world.outside.serve(80, "outside");
-        let tables = run("nft", &["list", "tables"]);
-        let table = tables
-            .lines()
-            .find(|line| line.contains("compose"))
-            .expect("our table");
-        let table = table.strip_prefix("table ").expect("a table").to_owned();
+        let table = World::table();
         for wipe in [
             "nft flush ruleset".to_owned(),
             format!("nft flush table {table}"),
@@ -45,6 +40,7 @@ fn wiped_rules_are_put_back() {
             format!("nft flush map {table} ports_any"),
             format!("nft flush set {table} bridges"),
             "iptables -F FORWARD".to_owned(),
+            "echo 0 >/proc/sys/net/ipv4/ip_forward".to_owned(),
             "iptables -P FORWARD DROP; iptables -F".to_owned(),
         ] {
             At::Host.shell(&wipe);

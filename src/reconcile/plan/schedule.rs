@@ -235,6 +235,9 @@ impl<'a> Schedule<'a> {
         let old = slot.current.filter(|_| is_late);
         gate.after
             .extend(old.and_then(|old| self.stopped.get(old.id.as_str())));
+        let old_sandbox = old.and_then(|old| old.desired.as_ref()?.sandbox.as_ref());
+        gate.after
+            .extend(old_sandbox.and_then(|id| self.released.get(id)));
         let inherits = !self.options.renew_anonymous_volumes;
         let action = Action::CreateContainer {
             desired: Box::new(slot.wanted.desired.clone()),

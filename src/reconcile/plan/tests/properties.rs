@@ -316,7 +316,9 @@ fn bring_up(
     world.apply_in_order(&plan, &mut choose);
     let lenient = UpOptions {
         // A container that is kept as it was may never do what the file now wants of it.
-        wait: options.wait && options.recreate != Recreate::Never,
+        wait: options.wait
+            && options.recreate != Recreate::Never
+            && options.recreate_dependencies != Recreate::Never,
         recreate: match options.recreate {
             Recreate::Force => Recreate::Diverged,
             other => other,
@@ -340,7 +342,7 @@ fn chooser(seed: [u8; 32]) -> impl FnMut(usize) -> usize {
 
 proptest! {
     #![proptest_config(ProptestConfig {
-        cases: 400,
+        cases: 128,
         failure_persistence: None,
         ..ProptestConfig::default()
     })]
