@@ -55,6 +55,21 @@ fn ineffective_on(service: &Service, host: &Host) -> Vec<(String, String)> {
             service.use_api_socket,
             "there is no Docker engine whose socket could be given",
         ),
+        (
+            "models",
+            !service.models.is_empty(),
+            "language models are not served; name the model's address in `environment`",
+        ),
+        (
+            "provider",
+            service.provider.is_some(),
+            "providers are not called",
+        ),
+        (
+            "external_links",
+            !service.external_links.is_empty(),
+            "a common external network gives both containers each other's names",
+        ),
         ("gpus", !service.gpus.is_empty(), DEVICES),
         (
             "deploy.resources.limits.devices",
@@ -80,6 +95,16 @@ fn ineffective_on(service: &Service, host: &Host) -> Vec<(String, String)> {
             "deploy.resources.limits.generic_resources",
             limits.is_some_and(|limits| !limits.generic_resources.is_empty()),
             SWARM,
+        ),
+        (
+            "deploy.update_config",
+            deploy.is_some_and(|deploy| deploy.update_config.is_some()),
+            "replicas are replaced as the plan says",
+        ),
+        (
+            "deploy.rollback_config",
+            deploy.is_some_and(|deploy| deploy.rollback_config.is_some()),
+            "nothing is rolled back",
         ),
         (
             "deploy.labels",
