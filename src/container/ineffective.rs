@@ -133,6 +133,11 @@ fn ineffective_on(service: &Service, host: &Host) -> Vec<(String, String)> {
             SWARM,
         ),
         (
+            "deploy.restart_policy.delay",
+            restart.is_some_and(|restart| restart.delay.is_some()),
+            "the pause before a restart begins at 100 ms and doubles",
+        ),
+        (
             "deploy.restart_policy.window",
             restart.is_some_and(|restart| restart.window.is_some()),
             "a container counts as restarted once it has run for ten seconds",
