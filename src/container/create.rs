@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use super::mounts::Planned;
+use super::nerdctl::Nerdctl;
 use super::provision::{EXTENSION, MountRecord, Names, NetworkJoin, Provision};
 use super::{
     ContainerError, Containers, Creation, DESIRED_EXTENSION, Desired, attributes, environment,
@@ -40,19 +41,22 @@ impl Containers {
         match self.make(creation, &id, &mut planned).await {
             Ok(()) => Ok(id),
             Err(error) => {
-                self.undo(&id, &planned).await;
+                self.undo(&id, &mut planned).await;
                 Err(error)
             }
         }
     }
 
     /// Removes what a failed [`Containers::create`] made. The first error is the one to report.
-    async fn undo(&self, id: &str, planned: &Planned) {
+    async fn undo(&self, id: &str, planned: &mut Planned) {
         if let Err(error) = self.engine.delete_container(id).await {
             tracing::warn!(id, %error, "cannot remove the record of a container that was not made");
         }
-        if let Err(error) = self.engine.remove_snapshot(id).await {
-            tracing::warn!(id, %error, "cannot remove the snapshot of a container that was not made");
+        let images = image_snapshots(id, &mut planned.records).map(|(key, _)| key);
+        for key in images.chain([id.to_owned()]) {
+            if let Err(error) = self.engine.remove_snapshot(&key).await {
+                tracing::warn!(id, %error, "cannot remove a snapshot of a container that was not made");
+            }
         }
         if let Err(error) = self.remove_files(id) {
             tracing::warn!(id, %error, "cannot remove the files of a container that was not made");
@@ -110,6 +114,7 @@ impl Containers {
         }
 
         mounts::plan(&self.state, creation, planned)?;
+        self.mount_images(creation, id, planned).await?;
         provision.mounts.clone_from(&planned.records);
 
         let mut spec = self.describe(creation, id, &provision)?;
@@ -155,10 +160,67 @@ impl Containers {
             ]),
             created_at: jiff::Timestamp::default(),
         };
-        Ok(self
-            .engine
+        self.engine
             .create_container(&record, Some(creation.lease))
-            .await?)
+            .await?;
+        if let Some(nerdctl) = Nerdctl::in_use(self.engine.options()) {
+            let ports = creation
+                .sandbox
+                .map(|sandbox| sandbox.ports.as_slice())
+                .unwrap_or_default();
+            let volumes = provision
+                .mounts
+                .iter()
+                .filter_map(|mount| mount.name.as_deref());
+            nerdctl.show(&self.state, id, &desired.name, ports, volumes);
+        }
+        Ok(())
+    }
+
+    /// Makes a snapshot for each image that is mounted. What is written there goes with the container, as in Docker.
+    async fn mount_images(
+        &self,
+        creation: &Creation<'_>,
+        id: &str,
+        planned: &mut Planned,
+    ) -> Result<(), ContainerError> {
+        for (key, record) in image_snapshots(id, &mut planned.records) {
+            let reference = record.source.to_string_lossy().into_owned();
+            let directory = &creation.project.working_dir;
+            let platform = creation.service.platform.as_deref();
+            let image = self
+                .images
+                .ensure(&reference, directory, platform, creation.lease)
+                .await?;
+            // No record of containerd's refers to it, so nothing else would keep it.
+            let labels = BTreeMap::from([
+                (
+                    "containerd.io/gc.root".to_owned(),
+                    jiff::Timestamp::now().to_string(),
+                ),
+                (
+                    super::label::PROJECT.to_owned(),
+                    creation.project.name.clone(),
+                ),
+            ]);
+            let lease = Some(creation.lease);
+            let mounts = self
+                .engine
+                .prepare_snapshot(&key, &image.chain_id, &labels, lease)
+                .await?;
+            let [mount] = mounts.as_slice() else {
+                let reason = "its snapshot is more than one mount";
+                return Err(ContainerError::invalid("volumes.source", reference, reason));
+            };
+            record.source = PathBuf::from(&mount.source);
+            record.spec_kind.clone_from(&mount.kind);
+            record.options.clone_from(&mount.options);
+            if record.read_only {
+                record.options.retain(|option| option != "rw");
+                record.options.push("ro".into());
+            }
+        }
+        Ok(())
     }
 
     /// Copies the image's content into the volumes that are empty.
@@ -196,7 +258,7 @@ impl Containers {
         let (devices, rules) = attributes::devices(service)?;
         let security = attributes::security(service, creation.project)?;
         let namespaces = namespaces(creation, provision)?;
-        let own_network = creation.sandbox.is_some();
+        let own_network = creation.sandbox.is_some() || provision.network == NetworkJoin::Private;
         let sysctls = attributes::sysctls(service, &namespaces.network, own_network)?;
         let shared_memory = self.shared_memory(creation, id)?;
         Ok(ContainerSpec {
@@ -284,7 +346,7 @@ impl Containers {
             if covered(&target) {
                 continue;
             }
-            let mut options = spec::bind_options(creation.service.read_only, Host::get());
+            let mut options = spec::bind_options(creation.service.read_only, false, Host::get());
             options.push("rprivate".into());
             list.push(SpecMount::bind(&folder.join(name), target, options));
         }
@@ -395,6 +457,17 @@ fn namespaces(
         uts: attributes::uts(service)?,
         cgroup: attributes::cgroup(service)?,
     })
+}
+
+/// The mounts of images with the keys of their snapshots.
+pub(super) fn image_snapshots<'a>(
+    id: &str,
+    records: &'a mut [MountRecord],
+) -> impl Iterator<Item = (String, &'a mut MountRecord)> {
+    let images = records.iter_mut().filter(|record| record.kind == "image");
+    images
+        .enumerate()
+        .map(move |(number, record)| (format!("{id}-image-{number}"), record))
 }
 
 fn shared_memory_size(service: &Service) -> u64 {

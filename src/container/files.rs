@@ -168,7 +168,7 @@ pub(super) fn mounts(state: &StateRoot, id: &str, files: &[PlannedFile]) -> Vec<
             Some(source) if source.is_dir() => source.clone(),
             _ => path(state, id, file),
         };
-        let mut options = bind_options(true, Host::get());
+        let mut options = bind_options(true, source.is_dir(), Host::get());
         options.push("rprivate".into());
         SpecMount::bind(&source, &file.target, options)
     };

@@ -104,6 +104,22 @@ mod tests {
     }
 
     #[test]
+    fn its_command_has_the_signals_that_it_was_given() {
+        let (_folder, path) = installed();
+        let status = |program: &mut Command| {
+            let output = program.output().unwrap();
+            let text = String::from_utf8(output.stdout).unwrap();
+            let lines = text.lines().filter(|line| line.starts_with("Sig"));
+            let masks = lines.filter(|line| !line.starts_with("SigQ"));
+            masks.map(ToOwned::to_owned).collect::<Vec<_>>()
+        };
+        let direct = status(Command::new("cat").arg("/proc/self/status"));
+        let through = status(Command::new(path).args(["--", "cat", "/proc/self/status"]));
+        assert_eq!(direct, through);
+        assert_eq!(direct.len(), 4);
+    }
+
+    #[test]
     fn it_collects_orphans() {
         let (_folder, path) = installed();
         let script = "(sleep 0.2 &) ; sleep 1";

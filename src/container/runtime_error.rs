@@ -70,7 +70,15 @@ fn exit_code(reason: &str) -> u8 {
         128
     } else if has("executable file not found") || has("no such file or directory") {
         127
-    } else if has("permission denied") || has("is a directory") || has("exec format error") {
+    } else if [
+        "permission denied",
+        "operation not permitted",
+        "is a directory",
+        "exec format error",
+    ]
+    .iter()
+    .any(|text| has(text))
+    {
         126
     } else {
         128

@@ -46,10 +46,10 @@ fn main() -> ExitCode {
         eprintln!("init: no command");
         return ExitCode::from(2);
     };
-    let signals = block_signals();
+    let (signals, before) = block_signals();
     // SAFETY: a plain system call. With `pid: host` this is not process 1, and orphans still have to come here.
     unsafe { prctl(PR_SET_CHILD_SUBREAPER, 1) };
-    match start(&command, arguments.collect()) {
+    match start(&command, arguments.collect(), before) {
         Ok(child) => ExitCode::from(attend(child, &signals)),
         Err(error) => {
             eprintln!("init: exec {}: {error}", command.display());
@@ -62,23 +62,27 @@ fn main() -> ExitCode {
     }
 }
 
-/// Leaves all signals pending, to be taken one by one; the standard library unblocks them again in the child.
-fn block_signals() -> SignalSet {
-    let mut set = [0; 16];
-    // SAFETY: the set is large enough, and outlives the calls.
+/// Leaves all signals pending, to be taken one by one. Returns them, and those that were blocked before.
+fn block_signals() -> (SignalSet, SignalSet) {
+    let (mut set, mut before) = ([0; 16], [0; 16]);
+    // SAFETY: the sets are large enough, and outlive the calls.
     unsafe {
         sigfillset(&raw mut set);
         for number in NOT_FORWARDED {
             sigdelset(&raw mut set, number);
         }
-        sigprocmask(SIG_SETMASK, &raw const set, std::ptr::null_mut());
+        sigprocmask(SIG_SETMASK, &raw const set, &raw mut before);
     }
-    set
+    (set, before)
 }
 
-/// Starts the command in the foreground process group of the terminal, if there is one.
-fn start(command: &OsString, arguments: Vec<OsString>) -> io::Result<c_int> {
-    let foreground = || {
+/// Starts the command with the signals of before, in the foreground process group of the terminal, if there is one.
+fn start(
+    command: &OsString,
+    arguments: Vec<OsString>,
+    signals: SignalSet,
+) -> io::Result<c_int> {
+    let foreground = move || {
         // SAFETY: system calls only, between fork and exec.
         unsafe {
             if setpgid(0, 0) < 0 {
@@ -88,6 +92,7 @@ fn start(command: &OsString, arguments: Vec<OsString>) -> io::Result<c_int> {
             // Fails without a terminal, which is as good.
             tcsetpgrp(0, getpgrp());
             signal(SIGTTOU, SIG_DFL);
+            sigprocmask(SIG_SETMASK, &raw const signals, std::ptr::null_mut());
         }
         Ok(())
     };

@@ -34,7 +34,7 @@ pub(super) fn check(session: &mut Session<'_>, model: &Model) {
         path.push((start, dependencies(start).into_iter()));
         while let Some((name, rest)) = path.last_mut() {
             let name = *name;
-            let Some((dependency, entry)) = rest.next() else {
+            let Some((dependency, _)) = rest.next() else {
                 marks.insert(name, Mark::Done);
                 path.pop();
                 continue;
@@ -51,13 +51,21 @@ pub(super) fn check(session: &mut Session<'_>, model: &Model) {
                         .map(|(name, _)| *name)
                         .chain([dependency])
                         .collect();
-                    session.error(
-                        Problem::error(format!(
-                            "services wait for each other: {}",
-                            names.join(" -> ")
-                        ))
-                        .label(entry.key, format!("`{name}` waits for `{dependency}`")),
-                    );
+                    let mut problem = Problem::error(format!(
+                        "services wait for each other: {}",
+                        names.join(" -> ")
+                    ));
+                    for pair in names.windows(2) {
+                        let [waits, dependency] = pair else { continue };
+                        let edge = dependencies(waits)
+                            .into_iter()
+                            .find(|(name, _)| name == dependency);
+                        if let Some((_, entry)) = edge {
+                            let text = format!("`{waits}` waits for `{dependency}`");
+                            problem = problem.label(entry.key, text);
+                        }
+                    }
+                    session.error(problem);
                     return;
                 }
                 None => {

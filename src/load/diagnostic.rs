@@ -194,15 +194,53 @@ pub(super) fn closest<'c>(
     word: &str,
     candidates: impl IntoIterator<Item = &'c str>,
 ) -> Option<&'c str> {
-    let lower = word.to_lowercase();
+    let word = word.to_lowercase();
+    let length = word.chars().count();
     candidates
         .into_iter()
-        .filter(|candidate| *candidate != word)
         .map(|candidate| {
-            let score = strsim::jaro_winkler(&lower, &candidate.to_lowercase());
-            (score, candidate)
+            let lower = candidate.to_lowercase();
+            let distance = strsim::damerau_levenshtein(&word, &lower);
+            // A word that only lacks an ending is likely meant, however long that is.
+            let is_part = length >= 4 && (lower.starts_with(&word) || lower.ends_with(&word));
+            let limit = if is_part {
+                usize::MAX
+            } else {
+                (length / 3).max(1)
+            };
+            (distance, limit, candidate)
         })
-        .filter(|(score, _)| *score > 0.82)
-        .max_by(|left, right| left.0.total_cmp(&right.0))
-        .map(|(_, candidate)| candidate)
+        .filter(|(distance, limit, _)| distance <= limit)
+        .min_by_key(|(distance, _, _)| *distance)
+        .map(|(_, _, candidate)| candidate)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn likely_meant_words_are_found() {
+        let known = [
+            "image",
+            "environment",
+            "published",
+            "services",
+            "ports",
+            "dns",
+        ];
+        for (word, expected) in [
+            ("imgae", Some("image")),
+            ("enviroment", Some("environment")),
+            ("env", None),
+            ("publish", Some("published")),
+            ("service", Some("services")),
+            ("port", Some("ports")),
+            ("DNS", Some("dns")),
+            ("web", None),
+            ("x", None),
+        ] {
+            assert_eq!(closest(word, known), expected, "{word}");
+        }
+    }
 }

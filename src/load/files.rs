@@ -48,7 +48,7 @@ pub(super) fn load(session: &mut Session<'_>, files: Vec<File>, scope: &Scope) -
         paths::resolve(session, &mut root, &scope.prefix);
     }
     session.checkpoint()?;
-    resolve_environment(&mut root, &scope.environment);
+    resolve_environment(session, &mut root, &scope.environment);
     Ok(root)
 }
 
@@ -108,7 +108,7 @@ pub(super) fn expect_mapping(session: &mut Session<'_>, node: &Node) -> Outcome<
 }
 
 /// Takes bare variables of services, and the contents of configs and secrets, from the environment.
-fn resolve_environment(root: &mut Node, environment: &Variables) {
+fn resolve_environment(session: &mut Session<'_>, root: &mut Node, environment: &Variables) {
     if let Some(services) = root.get_mut("services").and_then(Node::as_mapping_mut) {
         for (_, entry) in services.iter_mut() {
             let Some(items) = entry
@@ -127,25 +127,15 @@ fn resolve_environment(root: &mut Node, environment: &Variables) {
             }
         }
     }
-    for (section, key) in [("secrets", SECRET_VALUE), ("configs", "content")] {
-        let Some(resources) = root.get_mut(section).and_then(Node::as_mapping_mut) else {
-            continue;
-        };
-        for (_, entry) in resources.iter_mut() {
-            let Some(variable) = entry.value.get("environment") else {
-                continue;
-            };
-            let span = variable.span;
-            let Some(value) = variable.as_str().and_then(|name| environment.get(name)) else {
-                continue;
-            };
-            let content = Node::string(value, span);
-            if let Some(resource) = entry.value.as_mapping_mut() {
-                resource.set(key, content);
+    for section in ["secrets", "configs"] {
+        for (name, entry) in root.entries(section) {
+            if let Some(variable) = entry.value.text("environment")
+                && let Some(value) = environment.get(variable)
+            {
+                session
+                    .contents
+                    .insert((section, name.to_owned()), value.clone());
             }
         }
     }
 }
-
-/// Key under which the value of a secret is kept; no user can write it, nothing prints it.
-pub(super) const SECRET_VALUE: &str = "\0value";

@@ -152,9 +152,19 @@ fn load(session: &mut Session<'_>, include: &Include, from: &Path, scope: &Scope
         Some((directory, _)) if Path::new(directory).is_absolute() => {
             (PathBuf::from(directory), PathBuf::from(directory))
         }
-        Some((directory, _)) => {
+        Some((directory, span)) => {
             let absolute = clean(&scope.directory.join(directory));
-            let prefix = relative(&scope.directory, &absolute);
+            let mut prefix = relative(&scope.directory, &absolute);
+            if !absolute.is_dir() {
+                // The reference takes the parent without a word.
+                session.warn(
+                    Problem::warning(format!(
+                        "the project directory `{directory}` does not exist; relative paths start from its parent"
+                    ))
+                    .at(*span),
+                );
+                prefix = prefix.parent().unwrap_or(&prefix).to_owned();
+            }
             (absolute, prefix)
         }
     };

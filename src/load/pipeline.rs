@@ -3,6 +3,8 @@
 use std::path::PathBuf;
 use std::rc::Rc;
 
+use indexmap::IndexMap;
+
 use super::diagnostic::{Problem, resolve};
 use super::dotenv::Variables;
 use super::files::{self, File, Scope};
@@ -10,7 +12,7 @@ use super::options::{LoadError, LoadOptions, Loaded, RawProject};
 use super::select::Model;
 use super::session::{Outcome, Session};
 use super::source::Reason;
-use super::{bind, checks, discover, environment, name, normalize, values};
+use super::{bind, checks, discover, environment, grammar, name, normalize, values};
 use crate::yaml::{Document, Mapping, Node, Span};
 
 /// Loads a project.
@@ -32,6 +34,16 @@ pub fn load_raw(options: &LoadOptions) -> Result<RawProject, LoadError> {
     let mut session = Session::new(options);
     match tree(&mut session) {
         Ok(tree) => Ok(RawProject { tree: tree.root }),
+        Err(_) => Err(session.into_error()),
+    }
+}
+
+/// The environment of the process with the files of variables of the start directory, for commands that
+/// read `COMPOSE_*` and need no project.
+pub fn project_environment(options: &LoadOptions) -> Result<IndexMap<String, String>, LoadError> {
+    let mut session = Session::new(options);
+    match first_environment(&mut session) {
+        Ok(first) => Ok(first.variables),
         Err(_) => Err(session.into_error()),
     }
 }
@@ -61,12 +73,32 @@ struct Start {
     name: String,
 }
 
-fn prepare(session: &mut Session<'_>) -> Outcome<Start> {
-    let mut environment = environment::of_process(session);
+/// Variables as they are before the files of the project are known.
+struct FirstEnvironment {
+    variables: Variables,
+    files: Vec<PathBuf>,
+    directory: PathBuf,
+}
+
+fn first_environment(session: &mut Session<'_>) -> Outcome<FirstEnvironment> {
+    let mut variables = environment::of_process(session);
     let given = session.options.files.clone();
-    let first_directory = discover::directory(session, &given);
-    let mut env_files = environment::files(session, &environment, &first_directory)?;
-    environment::add_files(session, &mut environment, &env_files, Span::NONE)?;
+    let directory = discover::directory(session, &given);
+    let files = environment::files(session, &variables, &directory)?;
+    environment::add_files(session, &mut variables, &files, Span::NONE)?;
+    Ok(FirstEnvironment {
+        variables,
+        files,
+        directory,
+    })
+}
+
+fn prepare(session: &mut Session<'_>) -> Outcome<Start> {
+    let FirstEnvironment {
+        variables: mut environment,
+        files: mut env_files,
+        directory: first_directory,
+    } = first_environment(session)?;
     let files = discover::files(session, &environment)?;
     // The files may be elsewhere than the start, with a `.env` beside them.
     let directory = discover::directory(session, &files);
@@ -171,6 +203,9 @@ fn tree(session: &mut Session<'_>) -> Outcome<Tree> {
 fn load_in(session: &mut Session<'_>) -> Outcome<(crate::model::Project, Node)> {
     let mut tree = tree(session)?;
     values::document(session, &mut tree.root);
+    if session.options.check_consistency {
+        grammar::check(session, &tree.root);
+    }
     session.checkpoint()?;
 
     let options = session.options;
@@ -212,6 +247,7 @@ fn load_in(session: &mut Session<'_>) -> Outcome<(crate::model::Project, Node)> 
             env_files: tree.env_files,
             environment,
         },
+        &session.contents,
         &session.sources,
     );
     // What was read into a service is not printed beside the result.

@@ -1,6 +1,5 @@
 //! The canonical tree as `config` prints it: attributes in a fixed order, nothing that is empty.
 
-use super::files::SECRET_VALUE;
 use super::schema::{Form, Keep, ROOT, Schema};
 use crate::model::{Duration, Project};
 use crate::yaml::{Entry, Mapping, Node, Span, Value, sort_keys};
@@ -74,10 +73,6 @@ fn object(node: &Node, schema: &'static Schema, format: Format) -> Node {
             view.set(name, printed);
         }
     }
-    // The content of a config that comes from the environment is not for printing.
-    if mapping.contains("environment") && mapping.contains("content") {
-        view.remove("content");
-    }
     let is_root = std::ptr::eq(schema, &raw const ROOT);
     if schema.extensible && (format == Format::Yaml || is_root) {
         let extensions = mapping
@@ -88,7 +83,6 @@ fn object(node: &Node, schema: &'static Schema, format: Format) -> Node {
             view.set(&key, plain(value, format));
         }
     }
-    view.remove(SECRET_VALUE);
     Node::mapping(view, Span::NONE)
 }
 
@@ -171,7 +165,6 @@ pub(super) fn plain(node: &Node, format: Format) -> Node {
         Value::Mapping(mapping) => {
             let mapping: Mapping = mapping
                 .iter()
-                .filter(|(key, _)| *key != SECRET_VALUE)
                 .map(|(key, entry)| {
                     let entry = Entry {
                         key: Span::NONE,

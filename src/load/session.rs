@@ -1,13 +1,17 @@
 //! State of one load: sources, what was found wrong, what was noticed.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
 use super::diagnostic::{Problem, resolve};
-use super::extends::ExtendsCache;
+use super::extends::Extends;
 use super::options::{LoadError, LoadOptions};
 use super::source::{Reason, SourceMap};
 use crate::yaml::{self, Document, FileId, Span};
+
+/// Contents of configs and secrets that variables hold, by section and name. They are not in the tree,
+/// so that nothing prints them.
+pub(super) type Contents = HashMap<(&'static str, String), String>;
 
 /// Something failed; what it was is in the session.
 #[derive(Debug)]
@@ -21,7 +25,8 @@ pub(super) struct Session<'o> {
     pub(super) sources: SourceMap,
     pub(super) errors: Vec<Problem>,
     pub(super) warnings: Vec<Problem>,
-    pub(super) extends_cache: ExtendsCache,
+    pub(super) extends: Extends,
+    pub(super) contents: Contents,
     pub(super) no_file: bool,
     warned: HashSet<String>,
 }
@@ -33,7 +38,8 @@ impl<'o> Session<'o> {
             sources: SourceMap::default(),
             errors: Vec::new(),
             warnings: Vec::new(),
-            extends_cache: ExtendsCache::default(),
+            extends: Extends::default(),
+            contents: Contents::default(),
             no_file: false,
             warned: HashSet::new(),
         }

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use super::diagnostic::Problem;
 use super::path::Path;
-use super::schema::{Pattern, ROOT, Schema, Types};
+use super::schema::{Form, Pattern, ROOT, Schema, Types};
 use super::session::Session;
 use crate::yaml::{Entry, Mapping, Node, Value};
 
@@ -89,6 +89,9 @@ fn found(node: &Node) -> String {
 fn type_hint(node: &Node, schema: &Schema, path: &Path<'_>) -> Option<String> {
     let name = path.name();
     match &node.value {
+        Value::Int(value) if schema.form == Form::Duration => {
+            Some(format!("give it a unit: `{value}s`"))
+        }
         Value::Int(_) | Value::Unsigned(_) | Value::Float(_) | Value::Bool(_)
             if schema.types.allows(Types::STRING) && schema.types != Types::ANY =>
         {

@@ -68,6 +68,7 @@ fn convert(session: &mut Session<'_>, node: &mut Node, form: Form, path: &Path<'
                 }
             }
         }
+        Form::Microseconds => microseconds(session, node, path),
         Form::Bytes => bytes(session, node, path),
         Form::Words => words(session, node, path),
         Form::Probe => {
@@ -163,6 +164,16 @@ fn number(session: &mut Session<'_>, node: &mut Node, path: &Path<'_>) {
         Some(value) => node.value = Value::Float(value),
         None => wrong(session, node, path, "a number"),
     }
+}
+
+fn microseconds(session: &mut Session<'_>, node: &mut Node, path: &Path<'_>) {
+    if let Value::String(text) = &node.value
+        && let Ok(duration) = text.parse::<Duration>()
+    {
+        node.value = Value::Int(duration.0 / 1000);
+        return;
+    }
+    integer(session, node, Form::Integer, path);
 }
 
 fn bytes(session: &mut Session<'_>, node: &mut Node, path: &Path<'_>) {

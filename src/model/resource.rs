@@ -51,12 +51,13 @@ pub struct Volume {
     pub labels: IndexMap<String, String>,
 }
 
-/// A config (`configs.*`). Exactly one of `file`, `content` and `environment` is set unless it is external.
+/// A config (`configs.*`). One of `file`, `content` and `environment` is set unless it is external.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Config {
     pub name: String,
     pub file: Option<String>,
+    /// As written, or the value of the variable `environment` if that is set.
     pub content: Option<String>,
     /// Name of the variable that holds the content.
     pub environment: Option<String>,
@@ -65,13 +66,13 @@ pub struct Config {
     pub template_driver: Option<String>,
 }
 
-/// A secret (`secrets.*`). Exactly one of `file`, `content` and `environment` is set unless it is external.
+/// A secret (`secrets.*`). One of `file` and `environment` is set unless it is external.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Secret {
     pub name: String,
     pub file: Option<String>,
-    /// Accepted by the reference though its documentation names only `file` and `environment`.
+    /// The value of the variable `environment` if that is set. Never to be printed or stored.
     pub content: Option<String>,
     /// Name of the variable that holds the secret.
     pub environment: Option<String>,

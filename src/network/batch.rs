@@ -2,23 +2,21 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
-/// Result of a batch for each of its callers.
-type Outcome = Result<(), String>;
-
 #[derive(Debug)]
-struct Waiting<T> {
+struct Waiting<T, E> {
     item: T,
-    outcome: Arc<OnceLock<Outcome>>,
+    /// Result of the batch, for each of its callers.
+    outcome: Arc<OnceLock<Result<(), E>>>,
 }
 
 /// Collects items while a batch is being worked on; whoever comes first then takes all that wait.
 #[derive(Debug)]
-pub(super) struct Batch<T> {
-    waiting: Mutex<Vec<Waiting<T>>>,
+pub(super) struct Batch<T, E> {
+    waiting: Mutex<Vec<Waiting<T, E>>>,
     working: Mutex<()>,
 }
 
-impl<T> Default for Batch<T> {
+impl<T, E> Default for Batch<T, E> {
     fn default() -> Self {
         Self {
             waiting: Mutex::default(),
@@ -32,9 +30,9 @@ pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-impl<T> Batch<T> {
+impl<T, E: Clone> Batch<T, E> {
     /// Returns once `item` was part of a batch that `work` (of this or another caller) was called for.
-    pub(super) fn run(&self, item: T, work: impl FnOnce(Vec<T>) -> Outcome) -> Outcome {
+    pub(super) fn run(&self, item: T, work: impl FnOnce(Vec<T>) -> Result<(), E>) -> Result<(), E> {
         let outcome = Arc::new(OnceLock::new());
         lock(&self.waiting).push(Waiting {
             item,
@@ -66,7 +64,7 @@ mod tests {
 
     #[test]
     fn every_item_is_worked_on_once_and_most_together() {
-        let batch = Batch::default();
+        let batch: Batch<i32, ()> = Batch::default();
         let seen = Mutex::new((BTreeSet::new(), 0));
         std::thread::scope(|scope| {
             for number in 0..40 {
@@ -94,13 +92,9 @@ mod tests {
     #[test]
     fn a_failure_is_told_to_all_of_the_batch_and_no_one_else() {
         let batch = Batch::default();
-        assert_eq!(batch.run(1, |_| Err("no".into())), Err("no".into()));
+        assert_eq!(batch.run(1, |_| Err("no")), Err("no"));
         assert_eq!(
-            batch.run(2, |items| if items == [2] {
-                Ok(())
-            } else {
-                Err("stale".into())
-            }),
+            batch.run(2, |items| if items == [2] { Ok(()) } else { Err("stale") }),
             Ok(())
         );
     }

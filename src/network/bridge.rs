@@ -61,6 +61,7 @@ impl Bridges {
         layout: &Layout,
     ) -> Result<bool, NetworkError> {
         let failed = || netlink_failed::<io::Error>(format!("look at bridge {}", network.bridge));
+        enable_forwarding()?;
         if let (Some(link), Some(gateway)) = (
             socket.link(&network.bridge).map_err(failed())?,
             gateway(network),
@@ -82,6 +83,14 @@ impl Bridges {
     }
 }
 
+fn enable_forwarding() -> Result<(), NetworkError> {
+    let path = "net/ipv4/ip_forward";
+    if std::fs::read_to_string(format!("/proc/sys/{path}")).is_ok_and(|text| text.trim() == "0") {
+        namespace::set(path, "1")?;
+    }
+    Ok(())
+}
+
 fn make(
     socket: &mut Socket,
     network: &NetworkRecord,
@@ -93,10 +102,7 @@ fn make(
         network: network.spec.name.clone(),
     })?;
     check_routes(socket, network, gateway)?;
-    if std::fs::read_to_string("/proc/sys/net/ipv4/ip_forward").is_ok_and(|text| text.trim() == "0")
-    {
-        namespace::set("net/ipv4/ip_forward", "1")?;
-    }
+    enable_forwarding()?;
     let mac = mac_of(gateway.addr());
     let made = socket.execute(vec![new_bridge(name, mac, options::mtu(&network.spec)?)]);
     accept_existing(made).map_err(failed())?;
@@ -172,6 +178,27 @@ pub(super) fn port_flags(network: &NetworkRecord) -> PortFlags {
 fn filters_frames() -> bool {
     std::fs::read_to_string("/proc/sys/net/bridge/bridge-nf-call-iptables")
         .is_ok_and(|text| text.trim() == "1")
+}
+
+/// Interfaces of other tools on a bridge of ours, as those of containers that nerdctl runs.
+pub(super) fn strangers(
+    socket: &mut Socket,
+    network: &NetworkRecord,
+    layout: &Layout,
+) -> Result<Vec<String>, NetworkError> {
+    let failed = || netlink_failed::<io::Error>("read the interfaces");
+    let links = socket.links().map_err(failed())?;
+    let bridge = links
+        .iter()
+        .find(|link| link.name == network.bridge && is_ours(link, network, layout))
+        .map(|link| link.index);
+    let prefix = layout.alias_prefix();
+    Ok(links
+        .iter()
+        .filter(|link| bridge.is_some() && link.master == bridge)
+        .filter(|link| !link.alias.starts_with(&prefix))
+        .map(|link| format!("interface {}", link.name))
+        .collect())
 }
 
 /// Removes the bridge of `network`; none there is fine. One that was there before the network stays.

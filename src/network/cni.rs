@@ -294,12 +294,11 @@ pub(super) fn detach(
     let Ok(bytes) = std::fs::read(&path) else {
         return Ok(());
     };
-    let outcome = match Attached::parse(&bytes) {
-        Some(attached) => attached.detach(namespace),
-        None => Ok(()),
-    };
-    outcome
-        .and(std::fs::remove_file(&path).map_err(io_failed(format!("remove {}", path.display()))))
+    // What failed can be tried again as long as the file is there.
+    if let Some(attached) = Attached::parse(&bytes) {
+        attached.detach(namespace)?;
+    }
+    std::fs::remove_file(&path).map_err(io_failed(format!("remove {}", path.display())))
 }
 
 /// Attachments in the cache, as network, container and interface, whose container's id starts with `prefix`.

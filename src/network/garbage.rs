@@ -28,7 +28,11 @@ impl Host {
                 let netns = layout.state.namespaces().join(name);
                 let netns = namespace::exists(&netns).then_some(netns);
                 let cache = layout.results();
-                cni::detach(&network, &container, &interface, netns.as_deref(), &cache)?;
+                let done = cni::detach(&network, &container, &interface, netns.as_deref(), &cache);
+                if let Err(error) = done {
+                    tracing::warn!(%error, container, "cannot detach what is left of a sandbox");
+                    continue;
+                }
                 removed.push(format!("attachment of {container} to network {network}"));
             }
         }

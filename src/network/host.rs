@@ -14,6 +14,7 @@ use super::firewall::{Change, Firewall};
 use super::layout::{Layout, bridge_name, hex};
 use super::netlink::Socket;
 use super::subnet::{self, Occupied, Pool};
+use super::teardown::{Failure, Teardown};
 use super::{NetworkError, NetworkRecord, NetworkSpec, cni, conflist, options, record};
 use crate::state::StateRoot;
 
@@ -23,8 +24,7 @@ pub(super) struct Host {
     pub(super) layout: Layout,
     pub(super) firewall: Firewall,
     pub(super) bridges: Bridges,
-    /// Interfaces to delete.
-    pub(super) deletions: Batch<Vec<String>>,
+    pub(super) teardowns: Batch<Teardown, Failure>,
 }
 
 fn check_name(name: &str) -> Result<(), NetworkError> {
@@ -47,7 +47,7 @@ impl Host {
         Self {
             firewall: Firewall::new(layout.clone()),
             bridges: Bridges::default(),
-            deletions: Batch::default(),
+            teardowns: Batch::default(),
             layout,
         }
     }
@@ -139,12 +139,16 @@ impl Host {
                 None => Ok(()),
             };
         };
-        let users: Vec<String> = record::sandboxes(layout)?
+        let mut users: Vec<String> = record::sandboxes(layout)?
             .into_iter()
             .map(|stored| stored.record.spec)
             .filter(|spec| spec.attachments.iter().any(|join| join.network == name))
             .map(|spec| spec.id)
             .collect();
+        let mut socket = Socket::route().map_err(netlink_failed("open a netlink socket"))?;
+        if record::is_ours(&network) {
+            users.extend(bridge::strangers(&mut socket, &network, layout)?);
+        }
         if !users.is_empty() {
             return Err(NetworkError::InUse {
                 network: name.into(),
@@ -153,7 +157,6 @@ impl Host {
         }
         let mut outcome = Ok(());
         if record::is_ours(&network) {
-            let mut socket = Socket::route().map_err(netlink_failed("open a netlink socket"))?;
             outcome = bridge::remove(&mut socket, &network, layout);
             self.bridges.forget(&network);
         }

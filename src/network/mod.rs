@@ -1,6 +1,12 @@
 //! Networks: conflists, bridges, address leases, sandboxes, published ports, the firewall, endpoint records.
 //!
 //! Nothing here knows what a service is beyond the labels and names that it is given.
+//!
+//! [`Networks`] is the asynchronous face; everything behind it blocks and runs on threads for that. Networks are records
+//! and conflists on disk (`host`, `record`, `conflist`). A sandbox (`sandbox`, `teardown`, `repair`) is a pinned
+//! namespace with interfaces that are attached in-process (`bridge`, `netlink`, `address`) or by plugins (`cni`), with
+//! held ports (`ports`), rules (`firewall`) and the sockets for names (`resolver`). Names of kernel objects follow from
+//! ids (`layout`), so that what no record speaks of can be recognised and removed (`garbage`).
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -25,6 +31,7 @@ mod firewall;
 mod garbage;
 mod hints;
 mod host;
+mod join;
 #[cfg(test)]
 mod kernel_tests;
 mod layout;
@@ -39,6 +46,7 @@ mod repair;
 mod resolver;
 mod sandbox;
 mod subnet;
+mod teardown;
 
 use host::Host;
 pub use options::unsupported_options;
@@ -122,6 +130,10 @@ pub struct PublishedPort {
     pub container_port: u16,
     pub protocol: String,
 }
+
+/// Label of a sandbox: servers that its questions for foreign names go to, separated by commas; without it those of
+/// the host.
+pub const LABEL_DNS: &str = "dns";
 
 /// What a sandbox should be. One belongs to each replica slot and outlives its containers.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

@@ -1,9 +1,9 @@
 //! Giving up the kernel half of a sandbox while its container is stopped, and taking it back.
 
 use super::host::Host;
+use super::join::join;
 use super::layout::boot_id;
 use super::record::Stored;
-use super::sandbox::join;
 use super::{Held, NetworkError};
 
 /// Boot of a sandbox that was released: never one of this host's.

@@ -7,11 +7,12 @@ use std::os::fd::OwnedFd;
 use super::error::{invalid, netlink_failed};
 use super::firewall::Change;
 use super::host::Host;
+use super::join::{Joined, join};
 use super::layout::boot_id;
 use super::netlink::Socket;
 use super::netlink::route::{set_master, set_port};
 use super::record::{self, Stored};
-use super::sandbox::{Joined, join, port_key};
+use super::sandbox::port_key;
 use super::{Attachment, Held, NetworkError, bridge, namespace, ports, resolver};
 
 impl Host {
@@ -61,7 +62,13 @@ impl Host {
             let mut held = hold_recorded(&stored, rebooted)?;
             stored.record.boot_id = boot;
             self.clear(&stored)?;
-            held.extend(self.build(&joined, &mut stored)?);
+            let built = self.build(&joined, &mut stored).inspect_err(|_| {
+                // A namespace that stays would be taken for one whose sockets are held.
+                if let Err(error) = self.clear(&stored) {
+                    tracing::warn!(%error, sandbox = id, "cannot undo a failed repair");
+                }
+            });
+            held.extend(built?);
             return Ok(held);
         }
         self.repair_links(&joined, &mut stored)?;

@@ -1,6 +1,5 @@
 //! Sandboxes: a pinned namespace with its interfaces, addresses, ports and resolver sockets.
 
-use std::collections::BTreeSet;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::AsFd as _;
@@ -8,120 +7,27 @@ use std::os::fd::AsFd as _;
 use ipnet::{IpNet, Ipv4Net};
 use serde_json::{Value, json};
 
-use super::address::{self, Addresses};
+use super::address::Addresses;
 use super::bridge;
 use super::cni::{self, Attach};
 use super::error::{invalid, netlink_failed};
 use super::firewall::Change;
 use super::host::Host;
+use super::join::{Joined, join, ports_index};
 use super::layout::{Layout, boot_id, format_mac, mac_of, parse_mac};
+use super::netlink::Socket;
 use super::netlink::conntrack::Forget;
 use super::netlink::route::{
-    LOOPBACK, Mac, Veth, delete_default_route, delete_doomed, delete_neighbour, doom, new_address,
-    new_default_route, new_veth, set_port, set_up,
+    Mac, Veth, delete_default_route, delete_neighbour, new_address, new_default_route, new_veth,
+    set_port, set_up,
 };
-use super::netlink::{Socket, accept_missing};
 use super::record::{self, Stored};
 use super::subnet::Pool;
+use super::teardown::delete_all;
 use super::{
-    Attachment, Endpoint, Held, NetworkError, NetworkRecord, PublishedPort, SandboxRecord,
-    SandboxSpec, namespace, options, ports, resolver,
+    Endpoint, Held, NetworkError, NetworkRecord, PublishedPort, SandboxRecord, SandboxSpec,
+    namespace, options, ports, resolver,
 };
-
-/// An attachment with its network and the name of its interface.
-pub(super) struct Joined<'a> {
-    pub(super) attachment: &'a Attachment,
-    pub(super) network: NetworkRecord,
-    pub(super) interface: String,
-    /// The default route goes here.
-    is_gateway: bool,
-}
-
-impl Joined<'_> {
-    pub(super) fn in_process(&self) -> bool {
-        record::is_ours(&self.network)
-    }
-}
-
-fn interfaces(attachments: &[Attachment]) -> Result<Vec<String>, NetworkError> {
-    let mut taken = BTreeSet::new();
-    for name in attachments
-        .iter()
-        .filter_map(|join| join.interface.as_deref())
-    {
-        if !options::is_interface_name(name) || !taken.insert(name.to_owned()) {
-            return Err(invalid("the name of an interface", name));
-        }
-    }
-    let mut names = Vec::new();
-    let mut number = 0..;
-    for attachment in attachments {
-        names.push(match &attachment.interface {
-            Some(name) => name.clone(),
-            None => number
-                .by_ref()
-                .map(|number: u32| format!("eth{number}"))
-                .find(|name| !taken.contains(name))
-                .unwrap_or_default(),
-        });
-    }
-    Ok(names)
-}
-
-pub(super) fn join<'a>(
-    attachments: &'a [Attachment],
-    layout: &Layout,
-) -> Result<Vec<Joined<'a>>, NetworkError> {
-    let mut joined: Vec<Joined<'_>> = Vec::new();
-    for (attachment, interface) in attachments.iter().zip(interfaces(attachments)?) {
-        let name = &attachment.network;
-        if joined.iter().any(|other| &other.attachment.network == name) {
-            return Err(invalid("a second attachment to one network", name));
-        }
-        if let Some(address) = attachment.ipv6 {
-            return Err(invalid("a fixed address (IPv4 only)", address.to_string()));
-        }
-        let network = record::network(layout, name)?.ok_or_else(|| NetworkError::Missing {
-            network: name.clone(),
-        })?;
-        joined.push(Joined {
-            attachment,
-            network,
-            interface,
-            is_gateway: false,
-        });
-    }
-    let marked = joined
-        .iter()
-        .position(|join| join.attachment.default_gateway);
-    let open = |join: &Joined<'_>| !join.network.spec.internal;
-    let gateway = marked
-        .filter(|index| joined.get(*index).is_some_and(open))
-        .or_else(|| joined.iter().position(open));
-    if let Some(join) = gateway.and_then(|index| joined.get_mut(index)) {
-        join.is_gateway = true;
-    }
-    Ok(joined)
-}
-
-/// Index of the attachment that published ports lead to. The host does not reach children of a `macvlan` or `ipvlan`.
-fn ports_index(joined: &[Joined<'_>]) -> Option<usize> {
-    let reachable = |join: &Joined<'_>| {
-        !matches!(
-            options::plugin(&join.network.spec),
-            Some("macvlan" | "ipvlan")
-        )
-    };
-    joined
-        .iter()
-        .position(|join| join.is_gateway && reachable(join))
-        .or_else(|| {
-            joined
-                .iter()
-                .position(|join| reachable(join) && !join.network.spec.internal)
-        })
-        .or_else(|| joined.iter().position(reachable))
-}
 
 fn check_sysctls(spec: &SandboxSpec) -> Result<(), NetworkError> {
     for key in spec.sysctls.keys() {
@@ -196,10 +102,6 @@ fn furnish(id: &str, ipv6: bool) -> Result<Inside, NetworkError> {
     let failed = || netlink_failed::<io::Error>("set up loopback");
     let mut socket = Socket::route().map_err(failed())?;
     socket.execute(vec![set_up("lo")]).map_err(failed())?;
-    debug_assert_eq!(
-        socket.link("lo").ok().flatten().map(|link| link.index),
-        Some(LOOPBACK)
-    );
     // As in Docker: services need no privilege for low ports, nor `ping` for its socket.
     namespace::set_if_there("net/ipv4/ip_unprivileged_port_start", "0")?;
     namespace::set_if_there("net/ipv4/ping_group_range", "0 2147483647")?;
@@ -451,21 +353,26 @@ impl Host {
         let bridge = self.bridges.ensure(host, &join.network, &self.layout)?;
         let veth = self.layout.veth(id, &join.interface);
         let flags = bridge::port_flags(&join.network);
-        let made = host
-            .execute_each(vec![
-                new_veth(&Veth {
-                    host: &veth,
-                    master: bridge.index,
-                    mtu: bridge.mtu,
-                    peer: &join.interface,
-                    peer_mac: chosen.mac,
-                    namespace: namespace.as_fd(),
-                }),
-                set_port(&veth, &self.layout.alias(id), flags),
-                // Somebody else may have had this address with another hardware address a moment ago.
-                delete_neighbour(bridge.index, chosen.address.addr()),
-            ])
-            .map_err(failed())?;
+        let pair = new_veth(&Veth {
+            host: &veth,
+            master: bridge.index,
+            mtu: bridge.mtu,
+            peer: &join.interface,
+            peer_mac: chosen.mac,
+            namespace: namespace.as_fd(),
+        });
+        let messages = vec![
+            pair,
+            set_port(&veth, &self.layout.alias(id), flags),
+            // Somebody else may have had this address with another hardware address a moment ago.
+            delete_neighbour(bridge.index, chosen.address.addr()),
+        ];
+        let mut made = host.execute_each(messages.clone()).map_err(failed())?;
+        if matches!(&made[..], [Err(error), ..] if error.kind() == io::ErrorKind::AlreadyExists) {
+            // Left by a sandbox of this id whose removal did not come to its end.
+            delete_all(std::slice::from_ref(&veth)).map_err(failed())?;
+            made = host.execute_each(messages).map_err(failed())?;
+        }
         for result in made.into_iter().take(2) {
             result.map_err(failed())?;
         }
@@ -531,123 +438,6 @@ impl Host {
         };
         self.plug(place, join, &chosen)
     }
-
-    /// Removes whatever there is of a sandbox, recorded or not.
-    pub(super) fn dismantle(&self, id: &str) -> Result<(), NetworkError> {
-        let layout = &self.layout;
-        if let Some(stored) = record::sandbox(layout, id)? {
-            return self.take_apart(&stored);
-        }
-        let mut outcome = self.detach_cached(id);
-        let mut keep = |result: Result<(), NetworkError>| {
-            outcome = std::mem::replace(&mut outcome, Ok(())).and(result);
-        };
-        keep(
-            self.delete_links(|alias| alias == layout.alias(id))
-                .map(drop),
-        );
-        keep(namespace::remove(&layout.namespace(id)));
-        for network in record::names(&layout.addresses())? {
-            let owner = Layout::container_id(id);
-            keep(address::release(&layout.addresses(), &network, &owner));
-        }
-        outcome
-    }
-
-    /// Runs DEL for attachments by plugins of a sandbox without a record.
-    pub(super) fn detach_cached(&self, id: &str) -> Result<(), NetworkError> {
-        let cache = self.layout.results();
-        let owner = Layout::container_id(id);
-        let netns = self.layout.namespace(id);
-        let netns = namespace::exists(&netns).then_some(netns.as_path());
-        let mut outcome = Ok(());
-        for (network, container, interface) in cni::cached(&cache, &owner) {
-            if container == owner {
-                let done = cni::detach(&network, &container, &interface, netns, &cache);
-                outcome = outcome.and(done);
-            }
-        }
-        outcome
-    }
-
-    /// Deletes the interfaces whose alias `matches`; returns their names.
-    pub(super) fn delete_links(
-        &self,
-        matches: impl Fn(&str) -> bool,
-    ) -> Result<Vec<String>, NetworkError> {
-        let failed = || netlink_failed::<io::Error>("read the interfaces");
-        let mut socket = Socket::route().map_err(failed())?;
-        let prefix = self.layout.alias_prefix();
-        let links = socket.links().map_err(failed())?.into_iter();
-        let names: Vec<String> = links
-            .filter(|link| link.alias.starts_with(&prefix) && matches(&link.alias))
-            .map(|link| link.name)
-            .collect();
-        self.delete_named(names.clone())?;
-        Ok(names)
-    }
-
-    /// Deletes the host's ends of the interfaces of a sandbox.
-    fn unplug(&self, record: &SandboxRecord) -> Result<(), NetworkError> {
-        let id = &record.spec.id;
-        let names = interfaces(&record.spec.attachments)?;
-        let names = names.iter().map(|name| self.layout.veth(id, name));
-        self.delete_named(names.collect())
-    }
-
-    /// Deletes interfaces, together with those of calls that run at the same time; one that is gone is fine.
-    fn delete_named(&self, names: Vec<String>) -> Result<(), NetworkError> {
-        if names.is_empty() {
-            return Ok(());
-        }
-        let outcome = self.deletions.run(names, |batch| {
-            delete_all(&batch.concat()).map_err(|error| error.to_string())
-        });
-        outcome.map_err(|message| NetworkError::Netlink {
-            operation: "delete interfaces".into(),
-            source: message.into(),
-        })
-    }
-
-    /// Removes a sandbox by its record. Goes on after a failure and returns the first.
-    pub(super) fn take_apart(&self, stored: &Stored) -> Result<(), NetworkError> {
-        let layout = &self.layout;
-        let record = &stored.record;
-        let id = &record.spec.id;
-        let owner = Layout::container_id(id);
-        let mut outcome = self.detach_cached(id);
-        let mut keep = |result: Result<(), NetworkError>| {
-            if let Err(error) = result {
-                tracing::debug!(%error, sandbox = id, "cannot remove all of a sandbox");
-                outcome = std::mem::replace(&mut outcome, Ok(())).and(Err(error));
-            }
-        };
-        keep(self.unplug(record));
-        keep(namespace::remove(&record.netns));
-        // From here on a rewrite of the rules from the records leaves its ports out.
-        keep(record::remove_sandbox(layout, id));
-        let change = Change {
-            remove: stored.forwards(),
-            forget: Forget {
-                addresses: record
-                    .endpoints
-                    .iter()
-                    .filter_map(record::address)
-                    .collect(),
-                udp: udp_ports(&record.ports),
-            },
-            ..Change::default()
-        };
-        keep(self.firewall.apply(change, || record::rules(layout)));
-        for attachment in &record.spec.attachments {
-            keep(address::release(
-                &layout.addresses(),
-                &attachment.network,
-                &owner,
-            ));
-        }
-        outcome
-    }
 }
 
 /// What [`Host::plug`] works with.
@@ -669,26 +459,14 @@ pub(super) fn port_key(sandbox: &str, port: &PublishedPort) -> String {
     format!("port/{sandbox}/{protocol}/{host_ip}:{host_port}")
 }
 
-fn udp_ports(ports: &[PublishedPort]) -> Vec<(Ipv4Addr, u16)> {
+/// Host addresses and ports of the published UDP ports.
+pub(super) fn udp_ports(ports: &[PublishedPort]) -> Vec<(Ipv4Addr, u16)> {
     let udp = ports.iter().filter(|port| port.protocol == "udp");
     udp.filter_map(|port| match port.host_ip {
         IpAddr::V4(address) => Some((address, port.host_port)),
         IpAddr::V6(_) => None,
     })
     .collect()
-}
-
-fn delete_all(names: &[String]) -> io::Result<()> {
-    let mut socket = Socket::route()?;
-    let mut any = false;
-    for result in socket.execute_each(names.iter().map(|name| doom(name)).collect())? {
-        any |= result.is_ok();
-        accept_missing(result)?;
-    }
-    if any {
-        accept_missing(socket.execute(vec![delete_doomed()]))?;
-    }
-    Ok(())
 }
 
 /// Takes away the default routes that a plugin made for a network that is not the gateway.

@@ -464,3 +464,6 @@ pub(super) fn distinct(values: impl IntoIterator<Item = String>) -> Vec<String> 
         .into_iter()
         .collect()
 }
+
+#[cfg(test)]
+mod tests;

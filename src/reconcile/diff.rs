@@ -381,3 +381,6 @@ fn short(digest: &str) -> &str {
 fn text(value: &str) -> Option<Value> {
     (!value.is_empty()).then(|| value.into())
 }
+
+#[cfg(test)]
+mod tests;

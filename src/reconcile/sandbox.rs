@@ -168,3 +168,153 @@ fn port_range(published: &str) -> Option<(u16, u16)> {
     // Port 0 stands for any free one.
     (range.0 > 0 && range.0 <= range.1).then_some(range)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::Network;
+
+    fn shop() -> Project {
+        let network = |key: &str| Network {
+            name: format!("shop_{key}"),
+            internal: key == "inner",
+            ..Network::default()
+        };
+        Project {
+            name: "shop".into(),
+            networks: ["back", "front", "inner"]
+                .into_iter()
+                .map(|key| (key.into(), network(key)))
+                .collect(),
+            ..Project::default()
+        }
+    }
+
+    fn on(networks: &[(&str, ServiceNetwork)]) -> Service {
+        Service {
+            name: "web".into(),
+            networks: networks
+                .iter()
+                .map(|(key, network)| ((*key).into(), Some(network.clone())))
+                .collect(),
+            ..Service::default()
+        }
+    }
+
+    fn with_priority(priority: i64, gw_priority: i64) -> ServiceNetwork {
+        ServiceNetwork {
+            priority,
+            gw_priority,
+            ..ServiceNetwork::default()
+        }
+    }
+
+    fn spec(project: &Project, service: &Service) -> Option<SandboxSpec> {
+        let networks = project
+            .networks
+            .iter()
+            .map(|(key, network)| {
+                let mut desired = DesiredNetwork::default();
+                desired.spec.name.clone_from(&network.name);
+                desired.spec.internal = network.internal;
+                (key.clone(), desired)
+            })
+            .collect();
+        sandbox_spec(project, service, &networks)
+    }
+
+    fn joined(service: &Service) -> Vec<(String, bool)> {
+        let attachments = spec(&shop(), service).unwrap().attachments.into_iter();
+        attachments
+            .map(|joined| (joined.network, joined.default_gateway))
+            .collect()
+    }
+
+    #[test]
+    fn networks_are_joined_by_priority_and_then_by_name() {
+        let service = on(&[
+            ("front", with_priority(0, 0)),
+            ("back", with_priority(0, 0)),
+            ("inner", with_priority(5, 0)),
+        ]);
+        let order: Vec<String> = joined(&service).into_iter().map(|(name, _)| name).collect();
+        assert_eq!(order, ["shop_inner", "shop_back", "shop_front"]);
+    }
+
+    #[test]
+    fn the_default_route_leads_through_the_highest_priority_but_never_inside() {
+        let service = on(&[
+            ("inner", with_priority(9, 9)),
+            ("back", with_priority(0, 0)),
+            ("front", with_priority(0, 1)),
+        ]);
+        let routes: Vec<bool> = joined(&service)
+            .into_iter()
+            .map(|(_, gateway)| gateway)
+            .collect();
+        assert_eq!(routes, [false, false, true]);
+    }
+
+    #[test]
+    fn modes_decide_whether_there_is_a_sandbox() {
+        let with = |mode: &str| {
+            let service = Service {
+                network_mode: Some(mode.into()),
+                ..Service::default()
+            };
+            spec(&shop(), &service).map(|spec| spec.attachments.len())
+        };
+        assert_eq!(with("none"), Some(0));
+        for mode in ["host", "service:db", "container:x"] {
+            assert_eq!(with(mode), None);
+        }
+    }
+
+    #[test]
+    fn links_give_names_to_the_other_side() {
+        let mut project = shop();
+        let mut web = on(&[("back", ServiceNetwork::default())]);
+        web.links = vec!["db:database".into(), "db".into()];
+        let mut db = on(&[
+            ("back", with_priority(0, 0)),
+            ("front", with_priority(0, 0)),
+        ]);
+        db.name = "db".into();
+        db.networks["back"].as_mut().unwrap().aliases = vec!["store".into()];
+        project.services.insert("web".into(), web);
+        let names: Vec<Vec<String>> = spec(&project, &db)
+            .unwrap()
+            .attachments
+            .into_iter()
+            .map(|joined| joined.names)
+            .collect();
+        assert_eq!(
+            names,
+            [vec!["store".to_owned(), "database".to_owned()], vec![]]
+        );
+    }
+
+    #[test]
+    fn ports_are_fixed_chosen_from_a_range_or_free() {
+        let request = |published: Option<&str>| {
+            let port = Port {
+                target: 80,
+                published: published.map(String::from),
+                host_ip: Some(String::new()),
+                ..Port::default()
+            };
+            port_request(&port)
+        };
+        let fixed = PortRequest {
+            host_ip: None,
+            host_ports: Some((8080, 8080)),
+            container_port: 80,
+            protocol: "tcp".into(),
+        };
+        assert_eq!(request(Some("8080")), fixed);
+        assert_eq!(request(Some("8080-8090")).host_ports, Some((8080, 8090)));
+        for free in [None, Some("0"), Some("")] {
+            assert_eq!(request(free).host_ports, None);
+        }
+    }
+}

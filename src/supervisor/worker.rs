@@ -13,7 +13,7 @@ use thiserror::Error;
 use tokio::sync::Notify;
 
 use super::dns::DnsServer;
-use super::frame::Listener;
+use super::frame::{self, Listener};
 use super::hold::Holder;
 use super::process::WorkerSettings;
 use super::request;
@@ -335,8 +335,13 @@ impl Worker {
         observe(engine, networks, containers, state, &self.shared.project).await
     }
 
-    /// Has the space of what was removed given back, and ends a containerd of our own that nobody uses any more.
+    /// Leaves nothing: the socket goes, the space of what was removed is given back, a containerd of our own that nobody
+    /// uses any more ends.
     async fn close(&self) {
+        let socket = frame::control_path(&self.shared.state, &self.shared.project);
+        if let Err(error) = std::fs::remove_file(&socket) {
+            tracing::warn!(%error, "cannot remove the control socket");
+        }
         let engine = &self.shared.containers.engine;
         if let Err(error) = engine.collect_garbage().await {
             tracing::warn!(%error, "cannot collect garbage");

@@ -100,6 +100,7 @@ impl Composer<'_> {
         self.events
             .next()
             .map_err(|SyntaxError { message, at }| Error {
+                hint: syntax_hint(&message),
                 message,
                 span: Span {
                     file: self.file,
@@ -107,7 +108,6 @@ impl Composer<'_> {
                     end: at,
                 },
                 related: None,
-                hint: None,
             })
     }
 
@@ -153,6 +153,9 @@ impl Composer<'_> {
         };
         let node = (tag != Tag::Reset).then_some(node);
         if anchor != 0 {
+            // An anchor keeps a copy, which counts too.
+            let size = self.expanded - before + 1;
+            self.expanded += size;
             let depth = self.path.len();
             let resets = self.resets[marked..]
                 .iter()
@@ -163,7 +166,7 @@ impl Composer<'_> {
                 Anchor {
                     node: node.clone(),
                     resets,
-                    size: self.expanded - before + 1,
+                    size,
                 },
             );
         }
@@ -258,7 +261,7 @@ impl Composer<'_> {
 
     fn mapping(&mut self, start: Span) -> Result<Node, Error> {
         let mut mapping = Mapping::new();
-        let mut merged: Vec<Node> = Vec::new();
+        let mut merged: Vec<(Node, Span)> = Vec::new();
         let mut seen: HashMap<String, Span> = HashMap::new();
         let mut span = start;
         loop {
@@ -295,7 +298,7 @@ impl Composer<'_> {
             let Some(value) = value else { continue };
             span.end = span.end.max(end_in(&value, start));
             if merge {
-                merged.push(value);
+                merged.push((value, value_span));
             } else if first.is_none() {
                 mapping.insert(
                     key,
@@ -306,8 +309,8 @@ impl Composer<'_> {
                 );
             }
         }
-        for value in merged {
-            self.merge(&mut mapping, value);
+        for (value, at) in merged {
+            self.merge(&mut mapping, value, at);
         }
         Ok(Node::mapping(mapping, span))
     }
@@ -359,8 +362,7 @@ impl Composer<'_> {
     }
 
     /// Adds what `<<` brings: keys that are not there yet, earlier sources first.
-    fn merge(&mut self, mapping: &mut Mapping, source: Node) {
-        let span = source.span;
+    fn merge(&mut self, mapping: &mut Mapping, source: Node, at: Span) {
         match source.value {
             Value::Mapping(entries) => {
                 for (key, entry) in entries {
@@ -371,13 +373,19 @@ impl Composer<'_> {
             }
             Value::Sequence(items) if items.iter().all(|item| item.as_mapping().is_some()) => {
                 for item in items {
-                    self.merge(mapping, item);
+                    self.merge(mapping, item, at);
                 }
             }
-            _ => self.error(
-                span,
-                "`<<` merges a mapping or a list of mappings".to_owned(),
-            ),
+            other => {
+                let kind = Node::new(other, source.span).kind();
+                let elsewhere = source.span.start < at.start;
+                self.errors.push(Error {
+                    message: format!("`<<` merges a mapping or a list of mappings, not {kind}"),
+                    span: at,
+                    related: elsewhere.then(|| (source.span, format!("{kind} here"))),
+                    hint: None,
+                });
+            }
         }
     }
 
@@ -398,6 +406,20 @@ impl Composer<'_> {
             hint: Some("split the file with `include` or `-f`".to_owned()),
         }
     }
+}
+
+/// What most likely puts a syntax error right.
+fn syntax_hint(message: &str) -> Option<String> {
+    let hint = if message.contains("tab") {
+        "YAML is indented with spaces, not tabs"
+    } else if message.contains("expected key") || message.contains("indent") {
+        "check how far this line and those above it are indented"
+    } else if message.contains("mapping values are not allowed") {
+        "put text that contains `: ` in quotes"
+    } else {
+        return None;
+    };
+    Some(hint.to_owned())
 }
 
 /// The end of a flow collection; a block collection ends with its last child instead.

@@ -34,7 +34,8 @@ fn an_edit_recreates_only_the_service_that_it_concerns() {
 
         assert_eq!(after["steady"], before["steady"]);
         assert_ne!(after["edited"], before["edited"]);
-        let value = project.compose("exec -T edited printenv VALUE").success();
+        let print = ["exec", "-T", "edited", "sh", "-c", "echo $VALUE"];
+        let value = project.command(print).run().success();
         assert_eq!(value.stdout, "two\n");
         let _down = project.compose("down").success();
     });

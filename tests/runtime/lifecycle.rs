@@ -17,7 +17,7 @@ services:
 ";
 
 #[test]
-fn exit_codes_of_exec_and_run_are_passed_on() {
+fn exit_codes_of_exec_are_passed_on() {
     World::run(|world| {
         world.import_image("default");
         let project = world.project("codes", ONE_SERVICE);
@@ -26,10 +26,6 @@ fn exit_codes_of_exec_and_run_are_passed_on() {
             .command(["exec", "-T", "app", "sh", "-c", "exit 7"])
             .run();
         assert_eq!(exec.status.code(), Some(7), "{exec}");
-        let one_off = project
-            .command(["run", "--rm", "-T", "app", "sh", "-c", "exit 9"])
-            .run();
-        assert_eq!(one_off.status.code(), Some(9), "{one_off}");
         let _down = project.compose("down").success();
     });
 }

@@ -50,8 +50,21 @@ fn a_secret_is_read_by_its_owner_and_never_reaches_a_disk() {
         assert_eq!(inside("stat -f -c %T /run/secrets/token"), "tmpfs\n");
 
         // Everything of the world that is on a disk: state, containerd's root, the project.
-        let grep = ["--recursive", "--files-with-matches", "--text", MARKER];
-        let found = world.command("grep").args(grep).arg(world.path("")).run();
+        let grep = [
+            "-exec",
+            "grep",
+            "--files-with-matches",
+            "--text",
+            MARKER,
+            "{}",
+            "+",
+        ];
+        let on_disk = ["-xdev", "-type", "f"].into_iter().chain(grep);
+        let found = world
+            .command("find")
+            .arg(world.path(""))
+            .args(on_disk)
+            .run();
         assert_eq!(found.stdout, "");
         let arguments = "cat /proc/[0-9]*/cmdline | tr '\\0' '\\n' | grep -c '^correct-horse'";
         let found = world.command("sh").args(["-c", arguments]).run();

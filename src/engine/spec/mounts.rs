@@ -47,13 +47,13 @@ impl SpecMount {
     }
 }
 
-/// Options of a bind mount that goes as deep as read-only can on this kernel.
-pub fn bind_options(read_only: bool, host: &Host) -> Vec<String> {
+/// Options of a bind mount of a file, or of a folder with all that is mounted below it.
+pub fn bind_options(read_only: bool, folder: bool, host: &Host) -> Vec<String> {
     let mut options = vec!["rbind".to_owned()];
     if read_only {
-        // Mounts below the source become read-only, too, from Linux 5.12 on.
-        let option = if host.kernel >= (5, 12) { "rro" } else { "ro" };
-        options.push(option.into());
+        // Mounts below the source become read-only, too, from Linux 5.12 on. crun takes that for folders only.
+        let recursive = folder && host.kernel >= (5, 12);
+        options.push(if recursive { "rro" } else { "ro" }.into());
     }
     options
 }

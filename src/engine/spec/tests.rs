@@ -193,12 +193,13 @@ fn propagation_of_a_mount_reaches_the_root() {
 }
 
 #[test]
-fn read_only_binds_are_recursive_where_the_kernel_can() {
+fn read_only_folders_are_so_with_all_below_where_the_kernel_can() {
     let mut host = Host::example();
-    assert_eq!(bind_options(true, &host), ["rbind", "rro"]);
+    assert_eq!(bind_options(true, true, &host), ["rbind", "rro"]);
+    assert_eq!(bind_options(true, false, &host), ["rbind", "ro"]);
     host.kernel = (5, 11);
-    assert_eq!(bind_options(true, &host), ["rbind", "ro"]);
-    assert_eq!(bind_options(false, &host), ["rbind"]);
+    assert_eq!(bind_options(true, true, &host), ["rbind", "ro"]);
+    assert_eq!(bind_options(false, true, &host), ["rbind"]);
 }
 
 #[test]

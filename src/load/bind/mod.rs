@@ -10,8 +10,8 @@ use indexmap::IndexMap;
 
 use self::read::{Read, json};
 use super::dotenv::Variables;
-use super::files::SECRET_VALUE;
 use super::select::Model as Tree;
+use super::session::Contents;
 use super::source::SourceMap;
 use crate::model::{
     Config, Ipam, IpamPool, Model, Network, Origin, Project, Provenance, Secret, Volume,
@@ -27,7 +27,12 @@ pub(super) struct Outer {
     pub(super) environment: Variables,
 }
 
-pub(super) fn project(tree: &Tree, outer: Outer, sources: &SourceMap) -> Project {
+pub(super) fn project(
+    tree: &Tree,
+    outer: Outer,
+    contents: &Contents,
+    sources: &SourceMap,
+) -> Project {
     let root = &tree.root;
     let extensions = root
         .as_mapping()
@@ -51,20 +56,26 @@ pub(super) fn project(tree: &Tree, outer: Outer, sources: &SourceMap) -> Project
             .iter()
             .map(|(name, entry)| (name.to_owned(), service::service(name, &entry.value)))
             .collect(),
-        networks: section(root, "networks", network),
-        volumes: section(root, "volumes", volume),
-        configs: section(root, "configs", config),
-        secrets: section(root, "secrets", secret),
-        models: section(root, "models", model),
+        networks: section(root, "networks", |_, node| network(node)),
+        volumes: section(root, "volumes", |_, node| volume(node)),
+        configs: section(root, "configs", |name, node| {
+            let content = contents.get(&("configs", name.to_owned()));
+            config(node, content)
+        }),
+        secrets: section(root, "secrets", |name, node| {
+            let content = contents.get(&("secrets", name.to_owned()));
+            secret(node, content)
+        }),
+        models: section(root, "models", |_, node| model(node)),
         extensions,
         environment: outer.environment,
         provenance: provenance(tree, sources),
     }
 }
 
-fn section<T>(root: &Node, name: &str, bind: impl Fn(&Node) -> T) -> IndexMap<String, T> {
+fn section<T>(root: &Node, name: &str, bind: impl Fn(&str, &Node) -> T) -> IndexMap<String, T> {
     root.entries(name)
-        .map(|(name, entry)| (name.to_owned(), bind(&entry.value)))
+        .map(|(name, entry)| (name.to_owned(), bind(name, &entry.value)))
         .collect()
 }
 
@@ -110,30 +121,32 @@ fn volume(node: &Node) -> Volume {
     }
 }
 
-fn config(node: &Node) -> Config {
+fn config(node: &Node, content: Option<&String>) -> Config {
+    let environment = node.string("environment");
     Config {
         name: node.string("name").unwrap_or_default(),
         file: node.string("file"),
         content: node
             .get("content")
             .and_then(Node::as_str)
+            .or(content
+                .filter(|_| environment.is_some())
+                .map(String::as_str))
             .map(str::to_owned),
-        environment: node.string("environment"),
+        environment,
         external: node.flag("external"),
         labels: node.texts_by_key("labels"),
         template_driver: node.string("template_driver"),
     }
 }
 
-fn secret(node: &Node) -> Secret {
+fn secret(node: &Node, content: Option<&String>) -> Secret {
+    let environment = node.string("environment");
     Secret {
         name: node.string("name").unwrap_or_default(),
         file: node.string("file"),
-        content: node
-            .get(SECRET_VALUE)
-            .and_then(Node::as_str)
-            .map(str::to_owned),
-        environment: node.string("environment"),
+        content: content.filter(|_| environment.is_some()).cloned(),
+        environment,
         external: node.flag("external"),
         labels: node.texts_by_key("labels"),
         driver: node.string("driver"),

@@ -140,6 +140,8 @@ pub(super) enum Form {
     Number,
     Boolean,
     Duration,
+    /// A number of microseconds or a duration.
+    Microseconds,
     Bytes,
     /// A command line: shell words or a list.
     Words,

@@ -10,6 +10,7 @@ use super::{
 const FLAG: Schema = BOOLEAN.cast(Cast::Boolean);
 const WHOLE: Schema =
     Schema::of(Types::NUMBER.or(Types::STRING), Form::Integer).cast(Cast::Integer);
+const MICROSECONDS: Schema = Schema::of(Types::NUMBER.or(Types::STRING), Form::Microseconds);
 /// A list of texts, each once, where a later one replaces an earlier one with the same key.
 const KEYED: Schema = TEXTS.unique(Unique::Key);
 const REFERENCES: Schema = Schema::list(&FILE_REFERENCE);
@@ -35,8 +36,8 @@ pub(in crate::load) static SERVICE: Schema = Schema::object(&[
     ),
     field("cpu_period", WHOLE),
     field("cpu_quota", WHOLE),
-    field("cpu_rt_period", WHOLE),
-    field("cpu_rt_runtime", WHOLE),
+    field("cpu_rt_period", MICROSECONDS),
+    field("cpu_rt_runtime", MICROSECONDS),
     field("cpus", NUMBER.cast(Cast::Number)),
     field("cpuset", TEXT),
     field("cpu_shares", WHOLE),

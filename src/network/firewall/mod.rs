@@ -17,6 +17,7 @@ use super::batch::{Batch, lock};
 use super::error::io_failed;
 use super::layout::Layout;
 use super::netlink::conntrack::{self, Forget};
+use super::netlink::nftables::{self, Element};
 use super::{NetworkError, process};
 
 const LIMIT: Duration = Duration::from_secs(30);
@@ -39,6 +40,16 @@ impl Change {
         self.rebuild || self.check || !self.add.is_empty() || !self.remove.is_empty()
     }
 
+    /// Adds what `other` asks for.
+    pub(super) fn merge(&mut self, other: Self) {
+        self.rebuild |= other.rebuild;
+        self.check |= other.check;
+        self.add.extend(other.add);
+        self.remove.extend(other.remove);
+        self.forget.addresses.extend(other.forget.addresses);
+        self.forget.udp.extend(other.forget.udp);
+    }
+
     fn is_empty(&self) -> bool {
         !self.touches_rules() && self.forget.is_empty()
     }
@@ -48,7 +59,7 @@ impl Change {
 #[derive(Debug)]
 pub(super) struct Firewall {
     layout: Layout,
-    changes: Batch<Change>,
+    changes: Batch<Change, String>,
     /// Networks whose rules this process has seen applied.
     installed: Mutex<BTreeSet<String>>,
 }
@@ -80,7 +91,11 @@ impl Firewall {
             return Ok(());
         }
         let outcome = self.changes.run(change, |batch| {
-            self.apply_batch(&batch, records)
+            let mut change = Change::default();
+            for part in batch {
+                change.merge(part);
+            }
+            self.apply_now(&change, records)
                 .map_err(|error| match error {
                     NetworkError::Firewall { message } => message,
                     other => chain(&other),
@@ -89,20 +104,15 @@ impl Firewall {
         outcome.map_err(|message| NetworkError::Firewall { message })
     }
 
-    fn apply_batch(
+    fn apply_now(
         &self,
-        batch: &[Change],
+        change: &Change,
         records: impl FnOnce() -> Result<(Rules, Vec<String>), NetworkError>,
     ) -> Result<(), NetworkError> {
-        if batch.iter().any(Change::touches_rules) {
-            self.change_rules(batch, records)?;
+        if change.touches_rules() {
+            self.change_rules(change, records)?;
         }
-        let mut forget = Forget::default();
-        for change in batch {
-            forget.addresses.extend(&change.forget.addresses);
-            forget.udp.extend(&change.forget.udp);
-        }
-        if let Err(error) = conntrack::forget(&forget) {
+        if let Err(error) = conntrack::forget(&change.forget) {
             // Kernels without that interface only keep old connections until they time out.
             tracing::warn!(%error, "cannot delete old connections");
         }
@@ -111,32 +121,36 @@ impl Firewall {
 
     fn change_rules(
         &self,
-        batch: &[Change],
+        change: &Change,
         records: impl FnOnce() -> Result<(Rules, Vec<String>), NetworkError>,
     ) -> Result<(), NetworkError> {
         let file = self.layout.lock_file("firewall")?;
         file.lock().map_err(io_failed("lock the firewall"))?;
-        let (rules, networks) = records()?;
-        let all = |part: fn(&Change) -> &Vec<Forward>| -> Vec<Forward> {
-            batch.iter().flat_map(part).cloned().collect()
+        let Change { add, remove, .. } = change;
+        let elements = || {
+            let of = |forwards: &[Forward]| -> Vec<Element> {
+                forwards.iter().map(live::element).collect()
+            };
+            let changed = nftables::change(&self.layout.table(), &of(remove), &of(add));
+            changed.inspect_err(|error| tracing::debug!(%error, "the firewall is written anew"))
         };
-        let (add, remove) = (all(|change| &change.add), all(|change| &change.remove));
+        // What only grows needs no look at the records.
+        let grows = remove.is_empty() && !change.rebuild && !change.check;
+        if grows && elements().is_ok() {
+            return Ok(());
+        }
+        let (rules, networks) = records()?;
         // A record may claim the port of one that goes; only the records know who has it then.
         let disputed = remove.iter().any(|gone| {
-            let mut claims = rules.forwards.iter().chain(&add);
+            let mut claims = rules.forwards.iter().chain(add);
             claims.any(|claim| claim.same_key(gone))
         });
-        let rebuild = disputed
-            || batch.iter().any(|change| change.rebuild)
-            || (batch.iter().any(|change| change.check) && !self.is_whole(&rules)?);
-        if !rebuild {
-            let elements = nft::change(&self.layout.table(), &add, &remove);
-            match run_nft(&elements) {
-                Ok(()) => return Ok(()),
-                Err(error) => tracing::debug!(%error, "the firewall is written anew"),
-            }
+        let rebuild =
+            grows || disputed || change.rebuild || (change.check && !self.is_whole(&rules)?);
+        if rebuild || elements().is_err() {
+            self.rebuild(&rules, networks)?;
         }
-        self.rebuild(&rules, networks)
+        Ok(())
     }
 
     fn is_whole(&self, rules: &Rules) -> Result<bool, NetworkError> {

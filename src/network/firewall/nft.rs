@@ -35,15 +35,22 @@ pub(in crate::network) struct Forward {
     pub(in crate::network) target: Ipv4Addr,
 }
 
+/// Number of a protocol; its name would need `/etc/protocols`, which small systems lack.
+pub(super) fn protocol_number(name: &str) -> u8 {
+    match name {
+        "udp" => 17,
+        "sctp" => 132,
+        _ => 6,
+    }
+}
+
 impl Forward {
     /// Map and key of its element.
     fn key(&self) -> (&'static str, String) {
         let PublishedPort {
-            host_ip,
-            host_port,
-            protocol,
-            ..
+            host_ip, host_port, ..
         } = &self.port;
+        let protocol = protocol_number(&self.port.protocol);
         match host_ip {
             IpAddr::V4(address) if !address.is_unspecified() => {
                 ("ports", format!("{address} . {protocol} . {host_port}"))
@@ -88,8 +95,8 @@ pub(super) const CHAINS: &str = "
 		iifname != \"lo\" ip daddr 127.0.0.0/8 drop
 	}
 	chain published {
-		meta l4proto { tcp, udp, sctp } dnat ip to ip daddr . meta l4proto . th dport map @ports
-		meta l4proto { tcp, udp, sctp } dnat ip to meta l4proto . th dport map @ports_any
+		meta l4proto { 6, 17, 132 } dnat ip to ip daddr . meta l4proto . th dport map @ports
+		meta l4proto { 6, 17, 132 } dnat ip to meta l4proto . th dport map @ports_any
 	}
 	chain prerouting {
 		type nat hook prerouting priority -100; policy accept;
@@ -192,23 +199,6 @@ pub(super) fn replace(table: &str, rules: &Rules) -> String {
     text
 }
 
-/// Adds and deletes elements. Adding one that is there and deleting one that is not are both fine.
-pub(super) fn change(table: &str, add: &[Forward], remove: &[Forward]) -> String {
-    let mut text = String::new();
-    for forward in remove {
-        let (map, key) = forward.key();
-        let element = forward.element();
-        let _ = writeln!(text, "add element ip {table} {map} {{ {element} }}");
-        let _ = writeln!(text, "delete element ip {table} {map} {{ {key} }}");
-    }
-    for forward in add {
-        let (map, _) = forward.key();
-        let element = forward.element();
-        let _ = writeln!(text, "add element ip {table} {map} {{ {element} }}");
-    }
-    text
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -272,11 +262,11 @@ mod tests {
         };
         let text = replace("compose", &rules);
         assert!(
-            text.contains("elements = { 127.0.0.1 . tcp . 8080 : 10.1.0.2 . 80 };"),
+            text.contains("elements = { 127.0.0.1 . 6 . 8080 : 10.1.0.2 . 80 };"),
             "{text}"
         );
         assert!(
-            text.contains("elements = { tcp . 8081 : 10.1.0.3 . 80 };"),
+            text.contains("elements = { 6 . 8081 : 10.1.0.3 . 80 };"),
             "{text}"
         );
     }
@@ -290,16 +280,6 @@ mod tests {
                 forward([0, 0, 0, 0], 80, [10, 1, 0, 3]),
             ],
         };
-        assert_eq!(replace("compose", &rules).matches("tcp . 80 :").count(), 1);
-    }
-
-    #[test]
-    fn a_removed_element_need_not_be_there() {
-        let gone = forward([0, 0, 0, 0], 80, [10, 1, 0, 2]);
-        assert_eq!(
-            change("compose", &[], &[gone]),
-            "add element ip compose ports_any { tcp . 80 : 10.1.0.2 . 80 }\n\
-             delete element ip compose ports_any { tcp . 80 }\n"
-        );
+        assert_eq!(replace("compose", &rules).matches("6 . 80 :").count(), 1);
     }
 }

@@ -1,6 +1,6 @@
 //! Who reaches whom.
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, UdpSocket};
 
 use super::world::{At, OUTSIDE, UPLINK, World, on_private_host, port, run};
 use crate::network::NetworkSpec;
@@ -54,7 +54,8 @@ fn an_internal_network_is_closed_even_with_a_route() {
     on_private_host(|world| async move {
         world.internal_network("inner").await;
         world.network("open").await;
-        let inner = world.sandbox("inner-1", &["inner"], &[]).await;
+        let requests = [port(None, 8081, 80)];
+        let inner = world.sandbox("inner-1", &["inner"], &requests).await;
         let peer = world.sandbox("inner-2", &["inner"], &[]).await;
         let open = world
             .sandbox("open-1", &["open"], &[port(None, 8080, 80)])
@@ -71,6 +72,11 @@ fn an_internal_network_is_closed_even_with_a_route() {
         assert!(inner.at.is_refused(UPLINK, 8080));
         assert!(open.at.is_refused(inner.address(), 80));
         assert!(world.outside.is_refused(inner.address(), 80));
+        // Its published port is the host's alone.
+        assert!(world.outside.is_refused(UPLINK, 8081));
+        assert!(open.at.is_refused(UPLINK, 8081));
+        assert!(At::Host.ask(Ipv4Addr::LOCALHOST, 8081).starts_with("here"));
+        assert!(At::Host.ask(UPLINK, 8081).starts_with("here"));
         assert_eq!(
             inner.at.ask(peer.address(), 80),
             format!("here {}", inner.address())
@@ -150,30 +156,28 @@ fn a_container_does_not_reach_services_of_the_hosts_loopback() {
         let a = world
             .sandbox("a-1", &["a"], &[port(Some("127.0.0.1"), 8080, 80)])
             .await;
-        At::Host.serve_on(Ipv4Addr::LOCALHOST, 6379, "secret");
         a.at.serve(80, "published");
-        assert!(
-            At::Host
-                .ask(Ipv4Addr::LOCALHOST, 6379)
-                .starts_with("secret")
-        );
+        let secret = UdpSocket::bind("127.0.0.1:0").expect("bind");
+        assert!(At::Host.delivers(Ipv4Addr::LOCALHOST, &secret));
         // What a container with NET_ADMIN can do.
         a.at.shell(&format!(
-            "echo 1 >/proc/sys/net/ipv4/conf/all/route_localnet
-             ip route add 127.0.0.1/32 via {0} dev eth0 src {1}
+            "ip route add 127.0.0.1/32 via {0} dev eth0 src {1}
              ip route del local 127.0.0.1 table local || true
-             ip route del local 127.0.0.0/8 table local || true",
+             ip route del local 127.0.0.0/8 table local || true
+             echo 1 >/proc/sys/net/ipv4/conf/all/route_localnet",
             a.gateway(),
             a.address()
         ));
-        let route = a.at.shell("ip route get 127.0.0.1");
-        assert!(route.contains("dev eth0"), "{route}");
-        assert!(a.at.is_refused(Ipv4Addr::LOCALHOST, 6379));
+        assert!(!a.at.delivers(Ipv4Addr::LOCALHOST, &secret));
+        assert!(a.at.is_refused(Ipv4Addr::LOCALHOST, 8080));
         assert!(
             At::Host
                 .ask(Ipv4Addr::LOCALHOST, 8080)
                 .starts_with("published")
         );
+        // Without the rule it would be delivered.
+        At::Host.shell(&format!("nft flush chain {} loopback", World::table()));
+        assert!(a.at.delivers(Ipv4Addr::LOCALHOST, &secret));
     });
 }
 

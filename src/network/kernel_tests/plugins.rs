@@ -190,7 +190,7 @@ fn a_foreign_chain_is_used_and_never_changed() {
 #[test]
 fn what_a_failing_plugin_left_is_undone_and_said() {
     on_private_host(|world| async move {
-        let text = r#"{"cniVersion":"1.0.0","name":"broken","plugins":[
+        let text = r#"{"cniVersion":"0.4.0","name":"broken","plugins":[
             {"type":"ptp","ipam":{"type":"host-local","dataDir":"ADDRESSES","ranges":[[{"subnet":"10.56.0.0/24"}]]}},
             {"type":"tuning","sysctl":{"net.no.such.thing":"1"}}]}"#;
         conflist(&world, "broken.conflist", text);
@@ -213,6 +213,63 @@ fn what_a_failing_plugin_left_is_undone_and_said() {
             .flatten()
             .filter(|entry| entry.file_name().to_string_lossy().starts_with("10."));
         assert_eq!(leases.count(), 0);
+    });
+}
+
+#[test]
+fn an_attachment_without_a_record_is_garbage() {
+    on_private_host(|world| async move {
+        world.network_of(driver("direct", "ptp", &[])).await;
+        let before = links();
+        world.sandbox("web-1", &["direct"], &[]).await;
+        let record = world.path().join("state/lib/networks/sandboxes/web-1.json");
+        std::fs::remove_file(record).expect("removed");
+        let found = world.networks.collect_garbage().await.expect("collected");
+        assert_eq!(
+            found,
+            [
+                "attachment of compose-web-1 to network direct",
+                "network namespace web-1"
+            ]
+        );
+        assert_eq!(links(), before);
+        assert_eq!(results(&world), Vec::<String>::new());
+        let rules = run("iptables-save", &["-t", "nat"]);
+        assert!(!rules.contains("compose-web-1"), "{rules}");
+    });
+}
+
+#[test]
+fn a_reboot_attaches_by_plugins_again_at_the_same_address() {
+    on_private_host(|world| async move {
+        world.network_of(driver("direct", "ptp", &[])).await;
+        world.sandbox("other-1", &["direct"], &[]).await;
+        let web = world
+            .sandbox("web-1", &["direct"], &[port(None, 8080, 80)])
+            .await;
+        let address = web.address();
+        let before = links();
+        crate::network::namespace::remove(&web.record.netns).expect("removed");
+        drop(web);
+        // A reboot leaves no interface behind; the kernel needs a moment for the one of a namespace.
+        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
+        while links() == before && std::time::Instant::now() < deadline {
+            std::thread::sleep(std::time::Duration::from_millis(10));
+        }
+        let held = world
+            .networks
+            .repair_sandbox("web-1")
+            .await
+            .expect("repaired");
+        let record = world
+            .networks
+            .sandbox("web-1")
+            .expect("read")
+            .expect("there");
+        let web = Sandbox::new((record, held));
+        assert_eq!(web.address(), address);
+        web.at.serve(80, "web");
+        assert!(world.outside.ask(UPLINK, 8080).starts_with("web"));
     });
 }
 
@@ -271,6 +328,18 @@ fn a_plugin_on_our_network_shares_bridge_and_addresses() {
                 .ask(web.address(), 80)
                 .starts_with("web")
         );
+        world
+            .networks
+            .remove_sandbox("web-1")
+            .await
+            .expect("removed");
+        let error = world
+            .networks
+            .remove("ours")
+            .await
+            .expect_err("in use")
+            .to_string();
+        assert!(error.contains("is in use by interface veth"), "{error}");
         let next = world.sandbox("web-2", &["ours"], &[]).await;
         assert_eq!(u32::from(next.address()), u32::from(web.address()) + 2);
         let found = world.networks.collect_garbage().await.expect("collected");

@@ -20,6 +20,8 @@ fn a_port_answers_on_every_address_and_from_every_network() {
 fn a_port_answers_on_every_address_where_frames_are_not_filtered() {
     on_private_host(|world| async move {
         World::filter_frames(false);
+        // Many distributions check that packets come from where answers would go.
+        run("sysctl", &["-qw", "net.ipv4.conf.all.rp_filter=1"]);
         answers_everywhere(world).await;
     });
 }
@@ -75,8 +77,13 @@ fn a_port_on_loopback_is_the_hosts_alone() {
              ip route add 127.0.0.1 via {UPLINK} src {OUTSIDE}"
         ));
         run("sysctl", &["-qw", "net.ipv4.conf.wan0.route_localnet=1"]);
+        let secret = UdpSocket::bind("127.0.0.1:0").expect("bind");
+        assert!(!world.outside.delivers(Ipv4Addr::LOCALHOST, &secret));
         assert!(world.outside.is_refused(Ipv4Addr::LOCALHOST, 8080));
         assert!(world.outside.is_refused(web.address(), 80));
+        // Without the rule it would be delivered.
+        At::Host.shell(&format!("nft flush chain {} loopback", World::table()));
+        assert!(world.outside.delivers(Ipv4Addr::LOCALHOST, &secret));
     });
 }
 

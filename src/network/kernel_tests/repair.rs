@@ -2,7 +2,7 @@
 
 use std::net::Ipv4Addr;
 
-use super::world::{At, OUTSIDE, Sandbox, UPLINK, on_private_host, port, run};
+use super::world::{At, OUTSIDE, Sandbox, UPLINK, World, on_private_host, port, run};
 use crate::network::namespace;
 
 #[test]
@@ -32,12 +32,7 @@ fn wiped_rules_are_put_back() {
         web.at.serve(80, "web");
         other.at.serve(80, "other");
         world.outside.serve(80, "outside");
-        let tables = run("nft", &["list", "tables"]);
-        let table = tables
-            .lines()
-            .find(|line| line.contains("compose"))
-            .expect("our table");
-        let table = table.strip_prefix("table ").expect("a table").to_owned();
+        let table = World::table();
         for wipe in [
             "nft flush ruleset".to_owned(),
             format!("nft flush table {table}"),
@@ -45,6 +40,7 @@ fn wiped_rules_are_put_back() {
             format!("nft flush map {table} ports_any"),
             format!("nft flush set {table} bridges"),
             "iptables -F FORWARD".to_owned(),
+            "echo 0 >/proc/sys/net/ipv4/ip_forward".to_owned(),
             "iptables -P FORWARD DROP; iptables -F".to_owned(),
         ] {
             At::Host.shell(&wipe);
@@ -195,6 +191,23 @@ fn a_dead_holders_sockets_are_opened_again() {
             std::io::Write::write_all(&mut stream, b"answer").expect("sent");
         });
         assert_eq!(at.ask(Ipv4Addr::new(127, 0, 0, 11), 53), "answer");
+    });
+}
+
+#[test]
+fn an_interface_left_by_a_crash_does_not_stand_in_the_way() {
+    on_private_host(|world| async move {
+        world.network("a").await;
+        let web = world.sandbox("web-1", &["a"], &[]).await;
+        let elsewhere = world.path().join("elsewhere");
+        std::fs::File::create(&elsewhere).expect("a file");
+        rustix::mount::mount_bind(&web.record.netns, &elsewhere).expect("held by somebody");
+        namespace::remove(&web.record.netns).expect("removed");
+        let record = world.path().join("state/lib/networks/sandboxes/web-1.json");
+        std::fs::remove_file(record).expect("removed");
+        let web = world.sandbox("web-1", &["a"], &[]).await;
+        web.at.serve(80, "web");
+        assert!(At::Host.ask(web.address(), 80).starts_with("web"));
     });
 }
 

@@ -98,6 +98,17 @@ impl At {
         self.serve_on(Ipv4Addr::UNSPECIFIED, port, greeting);
     }
 
+    /// Whether a datagram from here to `address` gets to `socket`.
+    pub(super) fn delivers(&self, address: Ipv4Addr, socket: &UdpSocket) -> bool {
+        let port = socket.local_addr().expect("bound").port();
+        let client = self.udp_client();
+        client.send_to(b"!", (address, port)).expect("sent");
+        socket
+            .set_read_timeout(Some(IMPATIENCE))
+            .expect("a timeout");
+        socket.recv_from(&mut [0; 10]).is_ok()
+    }
+
     pub(super) fn serve_on(&self, address: Ipv4Addr, port: u16, greeting: &'static str) {
         let listener = self.run(|| TcpListener::bind((address, port)).expect("bind"));
         std::thread::spawn(move || {
@@ -183,6 +194,10 @@ impl World {
                 mount("tmpfs", folder, "tmpfs", MountFlags::empty(), None).expect("hide a folder");
             }
         }
+        // `nft` and we must do without the names of protocols.
+        if Path::new("/etc/protocols").exists() {
+            rustix::mount::mount_bind("/dev/null", "/etc/protocols").expect("hide a file");
+        }
         for program in ["nft", "iptables", "busybox", "ip"] {
             assert!(
                 crate::network::process::find(program).is_some(),
@@ -236,6 +251,16 @@ impl World {
         if filter || Path::new(path).exists() {
             std::fs::write(path, if filter { "1" } else { "0" }).expect("the module br_netfilter");
         }
+    }
+
+    /// Our nftables table, as `ip <name>`.
+    pub(super) fn table() -> String {
+        let tables = run("nft", &["list", "tables"]);
+        let table = tables.lines().find(|line| line.contains("compose"));
+        table
+            .and_then(|line| line.strip_prefix("table "))
+            .expect("our table")
+            .to_owned()
     }
 
     pub(super) fn path(&self) -> &Path {

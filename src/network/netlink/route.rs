@@ -51,9 +51,6 @@ const TYPE_UNICAST: u8 = 1;
 
 const NEIGHBOUR_DESTINATION: u16 = 1;
 
-/// Loopback is the first interface of each namespace.
-pub(in crate::network) const LOOPBACK: u32 = 1;
-
 /// Group of interfaces that are about to be deleted.
 const DOOMED: u32 = 0x636f_6d70;
 

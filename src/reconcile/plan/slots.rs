@@ -381,7 +381,7 @@ fn divergence(
     sandbox_reasons: Vec<Reason>,
 ) -> (Option<Class>, Vec<Reason>) {
     let mut reasons = Vec::new();
-    let mut class = None;
+    let mut class;
     if let Some(old) = &current.desired {
         let differences = diff(old, &slot.wanted.desired);
         class = strongest(&differences);

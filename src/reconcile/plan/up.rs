@@ -152,11 +152,12 @@ impl<'a> Up<'a, '_> {
             let mut users = containers.filter(|container| uses(container, sandbox));
             users.all(|container| {
                 let is_orphan = orphans.iter().any(|orphan| orphan.id == container.id);
-                let is_recreated = services.iter().any(|service| {
+                let is_renewed = services.iter().any(|service| {
+                    let policy = self.policy(service);
                     service.name == container.service
-                        && self.policy(service).recreate != Recreate::Never
+                        && (policy.recreate != Recreate::Never || policy.replicas == Some(0))
                 });
-                is_orphan && self.options.remove_orphans || is_recreated && !container.one_off
+                is_orphan && self.options.remove_orphans || is_renewed && !container.one_off
             })
         };
         let project = &self.project.name;

@@ -316,7 +316,9 @@ fn bring_up(
     world.apply_in_order(&plan, &mut choose);
     let lenient = UpOptions {
         // A container that is kept as it was may never do what the file now wants of it.
-        wait: options.wait && options.recreate != Recreate::Never,
+        wait: options.wait
+            && options.recreate != Recreate::Never
+            && options.recreate_dependencies != Recreate::Never,
         recreate: match options.recreate {
             Recreate::Force => Recreate::Diverged,
             other => other,
@@ -340,7 +342,7 @@ fn chooser(seed: [u8; 32]) -> impl FnMut(usize) -> usize {
 
 proptest! {
     #![proptest_config(ProptestConfig {
-        cases: 400,
+        cases: 128,
         failure_persistence: None,
         ..ProptestConfig::default()
     })]
@@ -366,7 +368,7 @@ proptest! {
     #[test]
     fn a_slot_is_never_made_twice(first in sample(), second in sample(), options in options()) {
         let mut world = World::default();
-        bring_up(&mut world, &first, &UpOptions::default(), |_| 0);
+        drop(bring_up(&mut world, &first, &UpOptions::default(), |_| 0));
         let state = wanted_with(&second.project, Some(&image("sha256:2")), &second.contents);
         let options = UpOptions { services: Vec::new(), ..options };
         let plan = plan_up(&second.project, &state, &world.observed, &options).unwrap();
@@ -412,7 +414,7 @@ proptest! {
         seed in any::<[u8; 32]>(),
     ) {
         let mut world = World::default();
-        bring_up(&mut world, &first, &UpOptions::default(), |_| 0);
+        drop(bring_up(&mut world, &first, &UpOptions::default(), |_| 0));
         happen(&mut world, &accidents);
         let options = DownOptions {
             remove_orphans: true,
@@ -437,7 +439,7 @@ proptest! {
         seed in any::<[u8; 32]>(),
     ) {
         let mut world = World::default();
-        bring_up(&mut world, &sample, &UpOptions::default(), |_| 0);
+        drop(bring_up(&mut world, &sample, &UpOptions::default(), |_| 0));
         let names: Vec<String> = world.names().into_iter().map(String::from).collect();
         let project = Some(&sample.project);
         let mut choose = chooser(seed);

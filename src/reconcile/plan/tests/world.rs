@@ -128,7 +128,7 @@ impl World {
                     .iter()
                     .filter(|it| it.name == *name);
                 let runs = slot.clone().any(is_up);
-                assert_eq!(runs, hook != "pre_start", "{hook} of {name}");
+                assert!(!(runs && hook == "pre_start"), "{hook} of {name}");
                 assert!(slot.next().is_some());
             }
         }
@@ -296,7 +296,10 @@ impl World {
 
     fn stop(&mut self, id: &str) {
         let container = self.container(id);
-        assert!(is_up(container), "{} does not run", container.name);
+        // It may have ended by itself before its turn.
+        if !is_up(container) {
+            return;
+        }
         container.status = Status::Exited;
         container.exit_code = Some(143);
         container.state.wanted = Wanted::Stopped;
