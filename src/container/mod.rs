@@ -14,6 +14,7 @@ mod init;
 mod labels;
 mod lifecycle;
 mod mounts;
+mod nerdctl;
 mod provision;
 mod runtime_error;
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! `extends`: a service that starts from another.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
 use super::canonical;
@@ -12,17 +12,23 @@ use super::merge;
 use super::path::Path as NodePath;
 use super::paths::{self, clean, relative};
 use super::schema::{ROOT, SERVICE};
-use super::session::{Outcome, Session};
+use super::session::{Failed, Outcome, Session};
 use super::source::Reason;
 use super::unique;
 use crate::yaml::{Document, Mapping, Node, Span};
 
-/// Files that services extend from, each read once.
-pub(super) type ExtendsCache = HashMap<PathBuf, Base>;
+/// What is known of `extends` in one load.
+#[derive(Debug, Default)]
+pub(super) struct Extends {
+    /// Files that services extend from, each read once.
+    bases: HashMap<PathBuf, Base>,
+    /// Services whose `extends` is wrong, which is said once.
+    failed: HashSet<(PathBuf, String)>,
+}
 
 /// A file that services extend from.
 #[derive(Debug)]
-pub(super) struct Base {
+struct Base {
     services: Mapping,
     resets: Vec<Vec<String>>,
 }
@@ -56,15 +62,12 @@ pub(super) fn apply(
         .collect();
     for name in names {
         // Each service is tried, so that all that is wrong is found.
-        let _: Result<(), _> = resolve(
-            session,
-            &name,
-            services,
-            resets,
-            path,
-            scope,
-            &mut Vec::new(),
-        );
+        let mut visits = Vec::new();
+        let outcome = resolve(session, &name, services, resets, path, scope, &mut visits);
+        if outcome.is_err() {
+            let failed = visits.into_iter().map(|visit| (visit.file, visit.service));
+            session.extends.failed.extend(failed);
+        }
     }
     session.checkpoint()
 }
@@ -85,6 +88,13 @@ fn resolve(
     else {
         return Ok(());
     };
+    if session
+        .extends
+        .failed
+        .contains(&(file.to_owned(), name.to_owned()))
+    {
+        return Err(Failed);
+    }
     let span = extends.span;
     let (base_name, base_span) = match (extends.as_str(), extends.get("service")) {
         (Some(text), _) => (text.to_owned(), span),
@@ -125,7 +135,7 @@ fn resolve(
             let expanded = paths::expand_home(&text, &session.options.environment);
             let base_path = clean(&scope.directory.join(expanded));
             check_cycle(session, visits, &base_path, &base_name, base_span)?;
-            let mut base = match session.extends_cache.remove(&base_path) {
+            let mut base = match session.extends.bases.remove(&base_path) {
                 Some(base) => base,
                 None => read(session, &text, file_span, &base_path, scope)?,
             };
@@ -151,7 +161,7 @@ fn resolve(
                 session.fail(problem)
             };
             let service = base.services.get(&base_name).cloned();
-            session.extends_cache.insert(base_path, base);
+            session.extends.bases.insert(base_path, base);
             outcome?;
             service
         }

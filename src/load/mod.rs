@@ -39,6 +39,6 @@ mod variables;
 
 pub use diagnostic::{Diagnostic, Label, Link, Severity};
 pub use options::{LoadError, LoadOptions, Loaded, RawProject};
-pub use pipeline::{load, load_raw, project_name};
+pub use pipeline::{load, load_raw, project_environment, project_name};
 pub use source::{Reason, Source, SourceMap};
 pub use variables::Variable;

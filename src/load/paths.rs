@@ -66,9 +66,15 @@ pub(super) fn expand_home(path: &str, environment: &Variables) -> String {
 
 /// Resolves every path in a canonical tree against `base`, which may itself be relative.
 pub(super) fn resolve(session: &mut Session<'_>, root: &mut Node, base: &Path) {
+    let environment = &session.options.environment;
+    let convert_windows = environment
+        .get("COMPOSE_CONVERT_WINDOWS_PATHS")
+        .and_then(|value| super::environment::parse_flag(value))
+        .unwrap_or_default();
     let resolver = Resolver {
         base: &base.to_string_lossy(),
-        environment: &session.options.environment,
+        environment,
+        convert_windows,
     };
     for section in ["services", "volumes", "configs", "secrets"] {
         let schema = ROOT.child(section);
@@ -81,6 +87,8 @@ pub(super) fn resolve(session: &mut Session<'_>, root: &mut Node, base: &Path) {
 struct Resolver<'a> {
     base: &'a str,
     environment: &'a Variables,
+    /// Whether `C:\x` becomes `/c/x` in volumes.
+    convert_windows: bool,
 }
 
 impl Resolver<'_> {
@@ -163,7 +171,15 @@ impl Resolver<'_> {
         }
         let span = node.span;
         match node.get_mut("source").map(|source| &mut source.value) {
-            Some(Value::String(source)) => *source = self.portable(source),
+            Some(Value::String(source)) => {
+                *source = self.portable(source);
+                if self.convert_windows
+                    && let [drive, b':', ..] = source.as_bytes()
+                {
+                    let drive = char::from(*drive).to_ascii_lowercase();
+                    *source = format!("/{drive}{}", source[2..].replace('\\', "/"));
+                }
+            }
             Some(_) => {}
             None => session.error(
                 Problem::error(format!("`{path}` is a bind mount without `source`")).at(span),

@@ -3,6 +3,8 @@
 use std::path::PathBuf;
 use std::rc::Rc;
 
+use indexmap::IndexMap;
+
 use super::diagnostic::{Problem, resolve};
 use super::dotenv::Variables;
 use super::files::{self, File, Scope};
@@ -36,6 +38,16 @@ pub fn load_raw(options: &LoadOptions) -> Result<RawProject, LoadError> {
     }
 }
 
+/// The environment of the process with the files of variables of the start directory, for commands that
+/// read `COMPOSE_*` and need no project.
+pub fn project_environment(options: &LoadOptions) -> Result<IndexMap<String, String>, LoadError> {
+    let mut session = Session::new(options);
+    match first_environment(&mut session) {
+        Ok(first) => Ok(first.variables),
+        Err(_) => Err(session.into_error()),
+    }
+}
+
 /// The name of the project, for commands that need no more: as given, else of the files, if any.
 pub fn project_name(options: &LoadOptions) -> Result<String, LoadError> {
     let mut session = Session::new(options);
@@ -61,12 +73,32 @@ struct Start {
     name: String,
 }
 
-fn prepare(session: &mut Session<'_>) -> Outcome<Start> {
-    let mut environment = environment::of_process(session);
+/// Variables as they are before the files of the project are known.
+struct FirstEnvironment {
+    variables: Variables,
+    files: Vec<PathBuf>,
+    directory: PathBuf,
+}
+
+fn first_environment(session: &mut Session<'_>) -> Outcome<FirstEnvironment> {
+    let mut variables = environment::of_process(session);
     let given = session.options.files.clone();
-    let first_directory = discover::directory(session, &given);
-    let mut env_files = environment::files(session, &environment, &first_directory)?;
-    environment::add_files(session, &mut environment, &env_files, Span::NONE)?;
+    let directory = discover::directory(session, &given);
+    let files = environment::files(session, &variables, &directory)?;
+    environment::add_files(session, &mut variables, &files, Span::NONE)?;
+    Ok(FirstEnvironment {
+        variables,
+        files,
+        directory,
+    })
+}
+
+fn prepare(session: &mut Session<'_>) -> Outcome<Start> {
+    let FirstEnvironment {
+        variables: mut environment,
+        files: mut env_files,
+        directory: first_directory,
+    } = first_environment(session)?;
     let files = discover::files(session, &environment)?;
     // The files may be elsewhere than the start, with a `.env` beside them.
     let directory = discover::directory(session, &files);

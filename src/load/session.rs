@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
 use super::diagnostic::{Problem, resolve};
-use super::extends::ExtendsCache;
+use super::extends::Extends;
 use super::options::{LoadError, LoadOptions};
 use super::source::{Reason, SourceMap};
 use crate::yaml::{self, Document, FileId, Span};
@@ -25,7 +25,7 @@ pub(super) struct Session<'o> {
     pub(super) sources: SourceMap,
     pub(super) errors: Vec<Problem>,
     pub(super) warnings: Vec<Problem>,
-    pub(super) extends_cache: ExtendsCache,
+    pub(super) extends: Extends,
     pub(super) contents: Contents,
     pub(super) no_file: bool,
     warned: HashSet<String>,
@@ -38,7 +38,7 @@ impl<'o> Session<'o> {
             sources: SourceMap::default(),
             errors: Vec::new(),
             warnings: Vec::new(),
-            extends_cache: ExtendsCache::default(),
+            extends: Extends::default(),
             contents: Contents::default(),
             no_file: false,
             warned: HashSet::new(),

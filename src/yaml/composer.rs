@@ -153,6 +153,9 @@ impl Composer<'_> {
         };
         let node = (tag != Tag::Reset).then_some(node);
         if anchor != 0 {
+            // An anchor keeps a copy, which counts too.
+            let size = self.expanded - before + 1;
+            self.expanded += size;
             let depth = self.path.len();
             let resets = self.resets[marked..]
                 .iter()
@@ -163,7 +166,7 @@ impl Composer<'_> {
                 Anchor {
                     node: node.clone(),
                     resets,
-                    size: self.expanded - before + 1,
+                    size,
                 },
             );
         }
