@@ -143,6 +143,15 @@ pub fn complete(desired: &mut Desired, service: &Service, image: &Image) {
         .unwrap_or_else(|| "SIGTERM".into());
 }
 
+/// Fills in the container that a parent turned out to be, so that a later plan sees whether it is still the same. A
+/// network namespace belongs to a slot, and a container named in the file is whichever has the name: both stay as they are.
+pub fn record_parent(desired: &mut Desired, service: &Service, role: &str, id: &str) {
+    let is_of_project = matches!(parents(service).get(role), Some(Parent::Service(_)));
+    if is_of_project && role != "network_mode" {
+        desired.parents.insert(role.into(), id.into());
+    }
+}
+
 /// Reference of the image that `service` runs from.
 pub fn image_reference(project: &Project, service: &Service) -> String {
     service

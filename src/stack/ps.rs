@@ -111,7 +111,7 @@ fn summary(
         project: project.into(),
         service: container.service.clone(),
         one_off: container.one_off,
-        image: container.image.clone(),
+        image: image(container),
         command,
         created_at: container.created_at,
         status: container.status,
@@ -123,7 +123,12 @@ fn summary(
             .map(|health| health.status),
         exit_code,
         state: container.state.clone(),
-        labels: container.labels.clone(),
+        labels: container
+            .labels
+            .iter()
+            .filter(|(name, _)| !is_plumbing(name))
+            .map(|(name, value)| (name.clone(), value.clone()))
+            .collect(),
         publishers: publishers(container, sandbox.filter(|_| running)),
         local_volumes: mounts.iter().filter(|mount| mount.kind == "volume").count(),
         mounts: mounts
@@ -141,6 +146,22 @@ fn summary(
             endpoints.map(|endpoint| endpoint.network.clone()).collect()
         }),
     }
+}
+
+/// The image as the file names it.
+fn image(container: &ObservedContainer) -> String {
+    container
+        .desired
+        .as_ref()
+        .and_then(|desired| desired.config.get("image")?.as_str())
+        .map_or_else(|| container.image.clone(), Into::into)
+}
+
+/// Labels that only containerd and nerdctl have a use for.
+fn is_plumbing(label: &str) -> bool {
+    ["nerdctl/", "containerd.io/", "io.containerd."]
+        .iter()
+        .any(|prefix| label.starts_with(prefix))
 }
 
 fn mounts(labels: &BTreeMap<String, String>) -> Vec<MountLabel> {

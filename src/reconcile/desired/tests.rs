@@ -197,3 +197,20 @@ fn the_probe_of_the_image_fills_the_gaps_of_that_of_the_file() {
     };
     assert_eq!(merged_healthcheck(Some(&disabled), Some(&image)), None);
 }
+
+#[test]
+fn the_id_of_a_parent_is_recorded_where_it_matters() {
+    let service = Service {
+        network_mode: Some("service:db".into()),
+        pid: Some("service:db".into()),
+        ipc: Some("container:other".into()),
+        volumes_from: vec!["db:ro".into()],
+        ..Service::default()
+    };
+    let mut desired = Desired::default();
+    for role in ["network_mode", "pid", "ipc", "volumes_from.db"] {
+        record_parent(&mut desired, &service, role, "id");
+    }
+    let recorded: Vec<&String> = desired.parents.keys().collect();
+    assert_eq!(recorded, ["pid", "volumes_from.db"]);
+}

@@ -183,6 +183,13 @@ impl<'a> Context<'a> {
         let mut is_moved = false;
         for (role, parent) in &service.parents {
             let Parent::Service(parent) = parent else {
+                // Which container that is shows only when it starts.
+                let old = current.and_then(|current| current.desired.as_ref());
+                let old = old.and_then(|desired| desired.parents.get(role)).cloned();
+                wanted
+                    .desired
+                    .parents
+                    .extend(old.map(|old| (role.clone(), old)));
                 continue;
             };
             let tie = self.tie(role, parent, decided);

@@ -45,6 +45,7 @@ pub fn plan_up(
         require_names(&services, options)?;
         let mut builder = Builder::default();
         warn_of_other_checkout(&mut builder, project, observed);
+        warn_of_providers(&mut builder, desired, &selected);
         let orphans = orphans(project, observed);
         let resources = up.resources(&mut builder, &services, &orphans)?;
         let decided = up.decide(&services, &resources);
@@ -238,6 +239,17 @@ fn replicas(service: &DesiredService, options: &UpOptions) -> u32 {
         .get(&service.name)
         .copied()
         .unwrap_or(service.replicas)
+}
+
+fn warn_of_providers(builder: &mut Builder, desired: &DesiredState, selected: &IndexSet<&str>) {
+    let services = desired.services.values();
+    let provided = services.filter(|service| service.is_provided);
+    for service in provided.filter(|service| selected.contains(service.name.as_str())) {
+        builder.warn(format!(
+            "service `{}` is run by a provider, which is not supported; it is left out",
+            service.name
+        ));
+    }
 }
 
 fn warn_of_orphans(builder: &mut Builder, options: &UpOptions, orphans: &[&ObservedContainer]) {
