@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, HashMap};
 
 use indexmap::IndexSet;
 
-use super::builder::{Builder, is_up, uses};
+use super::builder::{Builder, is_gone, is_up, uses};
 use super::error::require_services;
 use super::resources::{Resources, plan_resources};
 use super::schedule::Schedule;
@@ -156,7 +156,9 @@ impl<'a> Up<'a, '_> {
                 let is_renewed = services.iter().any(|service| {
                     let policy = self.policy(service);
                     service.name == container.service
-                        && (policy.recreate != Recreate::Never || policy.replicas == Some(0))
+                        && (policy.recreate != Recreate::Never
+                            || policy.replicas == Some(0)
+                            || is_gone(container))
                 });
                 is_orphan && self.options.remove_orphans || is_renewed && !container.one_off
             })
