@@ -90,7 +90,10 @@ pub(crate) struct Context {
 impl Context {
     pub(crate) fn new(globals: GlobalArgs) -> Result<Self, CommandError> {
         let variable = |name| std::env::var(name).ok();
-        if globals.parallel.is_some_and(|limit| (0..PARALLEL).contains(&limit)) {
+        if globals
+            .parallel
+            .is_some_and(|limit| (0..PARALLEL).contains(&limit))
+        {
             return Err(CommandError::usage(format!(
                 "`--parallel` below {PARALLEL} is not supported yet"
             )));
