@@ -383,7 +383,7 @@ mod tests {
             ),
             (
                 "{{if eq .State \"paused\" \"running\"}}up{{else}}down{{end}}",
-                "down",
+                "up",
             ),
             ("{{if .ExitCode}}bad{{else if .Name}}good{{end}}", "good"),
             ("a {{- /* why */ -}} b", "ab"),
