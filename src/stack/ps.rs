@@ -7,7 +7,7 @@ use serde::Deserialize;
 
 use super::ports::{Publisher, exposed};
 use super::{Stack, StackError};
-use crate::container::label;
+use crate::container::{INIT_PATH, label};
 use crate::engine::ContainerRecord;
 use crate::network::SandboxRecord;
 use crate::reconcile::observe::{Observed, ObservedContainer, Status};
@@ -43,14 +43,20 @@ pub struct ContainerSummary {
     pub networks: Vec<String>,
 }
 
-#[derive(Deserialize)]
+#[derive(Default, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
-#[derive(Default)]
 struct MountLabel {
     #[serde(rename = "Type")]
     kind: String,
     name: String,
     source: String,
+}
+
+impl ContainerSummary {
+    /// Number of the replica.
+    pub fn number(&self) -> Option<u32> {
+        self.labels.get(label::NUMBER)?.parse().ok()
+    }
 }
 
 impl Stack {
@@ -219,11 +225,16 @@ fn command(record: &ContainerRecord) -> String {
     let Ok(spec) = serde_json::from_slice::<Spec>(&record.spec) else {
         return String::new();
     };
-    let words = spec.process.args.into_iter().map(|word| {
+    let args = match spec.process.args.as_slice() {
+        // The init that we put before the user's command is not part of it.
+        [init, dashes, user @ ..] if init == INIT_PATH && dashes == "--" => user,
+        args => args,
+    };
+    let words = args.iter().map(|word| {
         if word.contains(' ') {
             format!("'{word}'")
         } else {
-            word
+            word.clone()
         }
     });
     words.collect::<Vec<_>>().join(" ")

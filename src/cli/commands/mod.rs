@@ -10,6 +10,7 @@ mod logs;
 mod ls;
 mod pause;
 mod plan;
+mod port;
 mod ps;
 mod restart;
 mod rm;
@@ -45,6 +46,7 @@ pub(crate) enum Command {
     Ls(ls::LsArgs),
     Pause(pause::PauseArgs),
     Plan(plan::PlanArgs),
+    Port(port::PortArgs),
     Ps(ps::PsArgs),
     Restart(restart::RestartArgs),
     Rm(rm::RmArgs),
@@ -77,6 +79,7 @@ pub(crate) fn run(command: Command, context: &mut Context) -> Result<ExitStatus,
         Command::Ls(arguments) => ls::run(context, &arguments),
         Command::Pause(arguments) => pause::run(context, &arguments),
         Command::Plan(arguments) => plan::run(context, &arguments),
+        Command::Port(arguments) => port::run(context, &arguments),
         Command::Ps(arguments) => ps::run(context, &arguments),
         Command::Restart(arguments) => restart::run(context, &arguments),
         Command::Rm(arguments) => rm::run(context, &arguments),
