@@ -17,6 +17,9 @@ use crate::stack::{Stack, StackOptions};
 use crate::state::StateRoot;
 use crate::supervisor::protocol::Failure;
 
+/// Steps of a supervisor that run at the same time; a limit that is not lower holds by itself.
+const PARALLEL: i64 = 8;
+
 /// Namespace in containerd where none is named.
 const DEFAULT_NAMESPACE: &str = "default";
 
@@ -89,6 +92,14 @@ pub(crate) struct Context {
 impl Context {
     pub(crate) fn new(globals: GlobalArgs) -> Result<Self, CommandError> {
         let variable = |name| std::env::var(name).ok();
+        if globals
+            .parallel
+            .is_some_and(|limit| (0..PARALLEL).contains(&limit))
+        {
+            return Err(CommandError::usage(format!(
+                "`--parallel` below {PARALLEL} is not supported yet"
+            )));
+        }
         let ansi = Ansi::resolve(globals.ansi.as_deref(), variable("COMPOSE_ANSI").as_deref())?;
         let terminal = std::io::IsTerminal::is_terminal(&std::io::stderr());
         let progress = progress_mode(globals.progress.as_deref(), ansi, terminal)?;

@@ -222,6 +222,8 @@ fn a_service_that_is_not_in_the_file_is_refused_with_a_suggestion() {
     assert_snapshot!(world.run(&["up", "-d", "wbe"]), @r#"
     ------- stderr -------
     error: no such service: wbe
+     |
+     = help: did you mean `web`?
     [exit status: 1]
     "#);
     assert_snapshot!(world.run(&["up", "-d", "--scale", "wbe=2"]), @r#"
