@@ -181,7 +181,11 @@ pub(super) fn resolve(mut problems: Vec<Problem>, sources: &SourceMap) -> Vec<Di
     let mut diagnostics: Vec<Diagnostic> = Vec::with_capacity(problems.len());
     for problem in problems {
         let diagnostic = problem.resolve(sources);
-        if !diagnostics.contains(&diagnostic) {
+        // Two phases may find the same thing wrong.
+        let is_known = diagnostics
+            .iter()
+            .any(|other| other.message == diagnostic.message && other.labels == diagnostic.labels);
+        if !is_known {
             diagnostics.push(diagnostic);
         }
     }
