@@ -195,7 +195,10 @@ fn who_shares_a_namespace_follows_only_where_it_must() {
         let moved = changed("aliases: [store]", "aliases: [shop]");
         assert_eq!(moved, ["every-db-1", "every-neighbour-1", "every-tracer-1"]);
         let in_place = changed("mem_limit: 64m", "mem_limit: 65m");
-        assert_eq!(in_place, ["every-db-1", "every-neighbour-1", "every-tracer-1"]);
+        assert_eq!(
+            in_place,
+            ["every-db-1", "every-neighbour-1", "every-tracer-1"]
+        );
         let _down = project.compose("down -v").success();
     });
 }
