@@ -55,6 +55,21 @@ fn ineffective_on(service: &Service, host: &Host) -> Vec<(String, String)> {
             service.use_api_socket,
             "there is no Docker engine whose socket could be given",
         ),
+        (
+            "models",
+            !service.models.is_empty(),
+            "language models are not served; name the model's address in `environment`",
+        ),
+        (
+            "provider",
+            service.provider.is_some(),
+            "providers are not called",
+        ),
+        (
+            "external_links",
+            !service.external_links.is_empty(),
+            "a common external network gives both containers each other's names",
+        ),
         ("gpus", !service.gpus.is_empty(), DEVICES),
         (
             "deploy.resources.limits.devices",
@@ -82,6 +97,16 @@ fn ineffective_on(service: &Service, host: &Host) -> Vec<(String, String)> {
             SWARM,
         ),
         (
+            "deploy.update_config",
+            deploy.is_some_and(|deploy| deploy.update_config.is_some()),
+            "replicas are replaced as the plan says",
+        ),
+        (
+            "deploy.rollback_config",
+            deploy.is_some_and(|deploy| deploy.rollback_config.is_some()),
+            "nothing is rolled back",
+        ),
+        (
             "deploy.labels",
             deploy.is_some_and(|deploy| !deploy.labels.is_empty()),
             SWARM,
@@ -106,6 +131,11 @@ fn ineffective_on(service: &Service, host: &Host) -> Vec<(String, String)> {
                     || placement.max_replicas_per_node.is_some()
             }),
             SWARM,
+        ),
+        (
+            "deploy.restart_policy.delay",
+            restart.is_some_and(|restart| restart.delay.is_some()),
+            "the pause before a restart begins at 100 ms and doubles",
         ),
         (
             "deploy.restart_policy.window",

@@ -33,6 +33,7 @@ use crate::model::{Project, Service};
 use crate::network::{Networks, SandboxRecord};
 use crate::state::StateRoot;
 
+pub use environment::INIT_PATH;
 pub use error::ContainerError;
 pub use ineffective::ineffective;
 pub use signal::parse_signal;

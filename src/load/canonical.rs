@@ -46,14 +46,23 @@ fn service(session: &mut Session<'_>, node: &mut Node, path: &Path<'_>) {
             "networks" | "models" => {
                 names_to_mapping(value, |span| Node::new(Value::Null, span));
             }
-            "volumes" => each_indexed(value, |index, item| {
-                mount(session, item, &path.index(index));
-            }),
-            "devices" => each_indexed(value, |index, item| {
-                device(session, item, &path.index(index));
-            }),
+            "volumes" => {
+                needs_target(session, value, &path);
+                each_indexed(value, |index, item| {
+                    mount(session, item, &path.index(index));
+                });
+            }
+            "devices" => {
+                needs_target(session, value, &path);
+                each_indexed(value, |index, item| {
+                    device(session, item, &path.index(index));
+                });
+            }
             "secrets" | "configs" => each(value, |item| wrap_text(item, "source")),
-            "ports" => ports(session, value, &path),
+            "ports" => {
+                needs_target(session, value, &path);
+                ports(session, value, &path);
+            }
             "develop" => {
                 if let Some(rules) = value.get_mut("watch") {
                     each(rules, |rule| {
@@ -70,6 +79,17 @@ fn service(session: &mut Session<'_>, node: &mut Node, path: &Path<'_>) {
     }
     if let Some(dns) = node.get_mut("dns").and_then(Node::as_sequence_mut) {
         dns.retain(|address| address.as_str() != Some("") && !address.is_null());
+    }
+}
+
+/// Long forms say where in the container they mean.
+fn needs_target(session: &mut Session<'_>, list: &Node, path: &Path<'_>) {
+    for (index, item) in list.as_sequence().unwrap_or_default().iter().enumerate() {
+        if item.as_mapping().is_some() && item.get("target").is_none() {
+            session.error(
+                Problem::error(format!("`{}` lacks `target`", path.index(index))).at(item.span),
+            );
+        }
     }
 }
 

@@ -263,10 +263,19 @@ impl<'m> Checker<'m> {
         what: &str,
     ) {
         for reference in references {
-            if let Some(source) = reference.get("source")
-                && let Some(name) = source.as_str()
-            {
-                self.is_defined(session, section, what, name, source.span);
+            match reference.get("source") {
+                Some(source) => {
+                    let name = source.as_str().unwrap_or_default();
+                    self.is_defined(session, section, what, name, source.span);
+                }
+                None => session.error(
+                    Problem::error(format!(
+                        "service `{}` does not say which {what} it uses",
+                        self.name
+                    ))
+                    .at(reference.span)
+                    .expected("`source`"),
+                ),
             }
         }
     }

@@ -60,6 +60,9 @@ pub(super) fn apply(
         .filter(|(_, entry)| entry.value.get("extends").is_some())
         .map(|(name, _)| name.to_owned())
         .collect();
+    if names.is_empty() {
+        return Ok(());
+    }
     for name in names {
         // Each service is tried, so that all that is wrong is found.
         let mut visits = Vec::new();

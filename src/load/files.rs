@@ -8,7 +8,9 @@ use super::dotenv::Variables;
 use super::path::Path as NodePath;
 use super::schema::ROOT;
 use super::session::{Failed, Outcome, Session};
-use super::{canonical, extends, include, interpolate, merge, paths, semantic, unique, validate};
+use super::{
+    canonical, extends, include, interpolate, merge, paths, semantic, unique, validate, values,
+};
 use crate::yaml::{Document, Mapping, Node, Span, Value};
 
 /// A file whose documents were read.
@@ -67,6 +69,9 @@ fn add(
     expect_mapping(session, &added)?;
     if session.options.interpolate {
         interpolate::document(session, &mut added, &scope.environment);
+    }
+    // Values that could not be interpolated must not name files to read.
+    if refers_to_files(&added) {
         session.checkpoint()?;
     }
     include::apply(session, &mut added, &resets, path, scope)?;
@@ -74,9 +79,7 @@ fn add(
     extends::apply(session, &mut added, &resets, path, scope)?;
     merge::merge(session, root, added, Some(&ROOT), &NodePath::ROOT);
     unique::enforce(root, Some(&ROOT));
-    session.checkpoint()?;
     validate::document(session, root);
-    session.checkpoint()?;
     if let Some(mapping) = root.as_mapping_mut()
         && let Some(version) = mapping.remove("version")
     {
@@ -87,9 +90,20 @@ fn add(
         );
     }
     canonical::document(session, root);
-    session.checkpoint()?;
+    if session.checkpoint().is_err() {
+        // What else is wrong can be said in the same breath.
+        values::document(session, root);
+        return Err(Failed);
+    }
     unique::enforce(root, Some(&ROOT));
     Ok(())
+}
+
+fn refers_to_files(document: &Node) -> bool {
+    document.get("include").is_some()
+        || document
+            .entries("services")
+            .any(|(_, entry)| entry.value.get("extends").is_some())
 }
 
 pub(super) fn expect_mapping(session: &mut Session<'_>, node: &Node) -> Outcome<()> {

@@ -63,25 +63,18 @@ fn is_protocol(text: &str) -> bool {
 }
 
 fn long_port(session: &mut Session<'_>, port: &Node, path: &Path<'_>) {
-    match port.get("target") {
-        Some(target) => {
-            let is_port = target
-                .as_int()
-                .is_some_and(|target| u16::try_from(target).is_ok());
-            if !is_port {
-                wrong(
-                    session,
-                    target,
-                    "a port from 0 to 65535",
-                    &path.key("target"),
-                );
-            }
+    if let Some(target) = port.get("target") {
+        let is_port = target
+            .as_int()
+            .is_some_and(|target| u16::try_from(target).is_ok());
+        if !is_port {
+            wrong(
+                session,
+                target,
+                "a port from 0 to 65535",
+                &path.key("target"),
+            );
         }
-        None => session.error(
-            Problem::error(format!("`{path}` lacks `target`"))
-                .at(port.span)
-                .expected("the port in the container"),
-        ),
     }
     if let Some(published) = port.get("published")
         && let Some(text) = published.as_str()
@@ -112,20 +105,8 @@ fn pools(session: &mut Session<'_>, ipam: &Node, path: &Path<'_>) {
     let list = path.key("config");
     for (index, pool) in ipam.items("config").iter().enumerate() {
         let path = list.index(index);
-        address::<IpNet>(
-            session,
-            pool,
-            "subnet",
-            "a subnet, such as `172.28.0.0/16`",
-            &path,
-        );
-        address::<IpNet>(
-            session,
-            pool,
-            "ip_range",
-            "a subnet, such as `172.28.5.0/24`",
-            &path,
-        );
+        address::<IpNet>(session, pool, "subnet", "a subnet", &path);
+        address::<IpNet>(session, pool, "ip_range", "a subnet", &path);
         address::<IpAddr>(session, pool, "gateway", "an IP address", &path);
         let aux = path.key("aux_addresses");
         for (name, entry) in pool.entries("aux_addresses") {

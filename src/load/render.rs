@@ -63,7 +63,7 @@ fn object(node: &Node, schema: &'static Schema, format: Format) -> Node {
                 Format::Json => Some(printed.unwrap_or_default()),
                 Format::Yaml => printed.filter(|printed| !printed.is_null()),
             },
-            (Keep::Always, printed) => printed,
+            (Keep::Always, printed) => Some(printed.unwrap_or_else(|| zero(&field.schema))),
         };
         if let Some(printed) = printed {
             let name = match format {
@@ -84,6 +84,17 @@ fn object(node: &Node, schema: &'static Schema, format: Format) -> Node {
         }
     }
     Node::mapping(view, Span::NONE)
+}
+
+/// What is printed for an attribute that is always there but was not written.
+fn zero(schema: &Schema) -> Node {
+    let value = match schema.form {
+        Form::Integer | Form::Unsigned => Value::Int(0),
+        Form::Bytes => Value::String("0".to_owned()),
+        Form::Raw => Value::Mapping(Mapping::new()),
+        _ => Value::String(String::new()),
+    };
+    Node::new(value, Span::NONE)
 }
 
 fn render(node: &Node, schema: &'static Schema, format: Format) -> Node {

@@ -117,7 +117,14 @@ impl<'o> Session<'o> {
         asked_at: Span,
     ) -> Outcome<FileId> {
         match String::from_utf8(bytes) {
-            Ok(text) => Ok(self.sources.add(display.to_owned(), text, reason)),
+            Ok(text) => {
+                // Some editors on Windows put a mark before the text.
+                let text = text
+                    .strip_prefix('\u{feff}')
+                    .map(str::to_owned)
+                    .unwrap_or(text);
+                Ok(self.sources.add(display.to_owned(), text, reason))
+            }
             Err(error) => {
                 let at = error.utf8_error().valid_up_to();
                 let before = String::from_utf8_lossy(&error.as_bytes()[..at]);

@@ -89,6 +89,9 @@ fn found(node: &Node) -> String {
 fn type_hint(node: &Node, schema: &Schema, path: &Path<'_>) -> Option<String> {
     let name = path.name();
     match &node.value {
+        Value::Bool(_) if name == "restart" => {
+            Some("write `always`, `unless-stopped`, `on-failure` or `\"no\"`".to_owned())
+        }
         Value::Int(value) if schema.form == Form::Duration => {
             Some(format!("give it a unit: `{value}s`"))
         }
@@ -100,7 +103,7 @@ fn type_hint(node: &Node, schema: &Schema, path: &Path<'_>) -> Option<String> {
         Value::String(text)
             if schema.types.allows(Types::SEQUENCE) && !schema.types.allows(Types::STRING) =>
         {
-            Some(format!("write a list: `{name}: [{text}]`"))
+            Some(format!("write a list: `{name}: [\"{text}\"]`"))
         }
         Value::Null if !name.is_empty() => Some(format!("give `{name}` a value or remove it")),
         _ => None,

@@ -103,6 +103,7 @@ fn convert(session: &mut Session<'_>, node: &mut Node, form: Form, path: &Path<'
                 for (_, entry) in mapping.iter_mut() {
                     texts(&mut entry.value);
                 }
+                mapping.retain(|_, entry| entry.value.as_sequence() != Some(&[]));
             }
         }
         Form::Hosts => hosts(session, node, path),

@@ -81,7 +81,7 @@ impl FromStr for Duration {
             let Some((_, factor)) = UNITS.iter().find(|(name, _)| *name == unit) else {
                 return Err(DurationError::UnknownUnit {
                     text: text.to_owned(),
-                    unit: unit.to_owned(),
+                    unit: unit.trim().to_owned(),
                 });
             };
             total += scaled(number, *factor).ok_or_else(invalid)?;

@@ -326,6 +326,7 @@ impl RequestEffects {
             (ProgressStatus::Starting, ProgressStatus::Started)
         };
         self.say(Resource::Container, name, ongoing);
+        self.supply(&unit, &resource).await?;
         unit.ask(|reply| Command::Start { reason, reply })
             .await
             .map_err(|error| Failure {
@@ -335,6 +336,20 @@ impl RequestEffects {
         tracing::debug!(service, name, "started");
         self.say(Resource::Container, name, done);
         Ok(())
+    }
+
+    /// Brings configs and secrets of a container that exists already up to what the project says now.
+    async fn supply(&self, unit: &UnitHandle, resource: &str) -> Result<(), Failure> {
+        let is_new = locked(&self.created).contains_key(&unit.name);
+        let Some(project) = self.project.as_ref().filter(|_| !is_new) else {
+            return Ok(());
+        };
+        let record = self.record(&unit.id, resource).await?;
+        let supplied = self.worker.shared.containers.supply(&record, project);
+        supplied.map_err(|error| Failure {
+            hints: error.hints(),
+            ..Failure::from_error(resource, &error)
+        })
     }
 
     async fn stop_container(

@@ -12,6 +12,9 @@ const MAX_VALUES: u32 = 100_000;
 /// Values in one document after aliases are expanded.
 const MAX_EXPANDED: u64 = 500_000;
 
+/// Levels of values in values, after aliases are expanded. Everything that walks a tree recurses.
+const MAX_DEPTH: usize = 128;
+
 /// One document of a file.
 #[derive(Debug)]
 pub struct Document {
@@ -32,8 +35,8 @@ pub struct Error {
 
 /// Reads all documents of a text, or everything that is wrong with it.
 pub fn parse(text: &str, file: FileId) -> Result<Vec<Document>, Vec<Error>> {
-    let text = text.strip_prefix('\u{feff}').map_or(text, |rest| rest);
     let mut composer = Composer {
+        text,
         events: Events::new(text, file),
         file,
         anchors: HashMap::new(),
@@ -41,6 +44,7 @@ pub fn parse(text: &str, file: FileId) -> Result<Vec<Document>, Vec<Error>> {
         resets: Vec::new(),
         values: 0,
         expanded: 0,
+        copied: 0,
         errors: Vec::new(),
     };
     match composer.documents() {
@@ -60,16 +64,23 @@ struct Anchor {
     resets: Vec<Vec<String>>,
     /// Values in the node.
     size: u64,
+    /// Levels in the node.
+    height: usize,
 }
 
 struct Composer<'text> {
+    text: &'text str,
     events: Events<'text>,
     file: FileId,
     anchors: HashMap<usize, Anchor>,
     path: Vec<String>,
     resets: Vec<Vec<String>>,
+    /// Values read.
     values: u32,
+    /// Values in the tree, those that aliases brought too.
     expanded: u64,
+    /// Values that anchors keep for aliases to come.
+    copied: u64,
     /// Errors that do not keep the rest from being read.
     errors: Vec<Error>,
 }
@@ -83,6 +94,7 @@ impl Composer<'_> {
                     self.anchors.clear();
                     self.values = 0;
                     self.expanded = 0;
+                    self.copied = 0;
                     let (event, span) = self.next()?;
                     let root = self.node(event, span)?.unwrap_or_default();
                     documents.push(Document {
@@ -100,7 +112,7 @@ impl Composer<'_> {
         self.events
             .next()
             .map_err(|SyntaxError { message, at }| Error {
-                hint: syntax_hint(&message),
+                hint: self.syntax_hint(&message, at),
                 message,
                 span: Span {
                     file: self.file,
@@ -109,6 +121,23 @@ impl Composer<'_> {
                 },
                 related: None,
             })
+    }
+
+    /// What most likely puts a syntax error right.
+    fn syntax_hint(&self, message: &str, at: u32) -> Option<String> {
+        let (before, after) = self.text.split_at_checked(at as usize).unwrap_or_default();
+        let hint = if before.ends_with('$') && after.starts_with('{') {
+            "between brackets, text with `${…}` must be in quotes"
+        } else if message.contains("tab") {
+            "YAML is indented with spaces, not tabs"
+        } else if message.contains("expected key") || message.contains("indent") {
+            "check how far this line and those above it are indented"
+        } else if message.contains("mapping values are not allowed") {
+            "put text that contains `: ` in quotes"
+        } else {
+            return None;
+        };
+        Some(hint.to_owned())
     }
 
     /// Builds the node that starts with `event`; nothing if it carries `!reset`.
@@ -153,9 +182,9 @@ impl Composer<'_> {
         };
         let node = (tag != Tag::Reset).then_some(node);
         if anchor != 0 {
-            // An anchor keeps a copy, which counts too.
             let size = self.expanded - before + 1;
-            self.expanded += size;
+            self.copied += size;
+            self.check_expansion(span)?;
             let depth = self.path.len();
             let resets = self.resets[marked..]
                 .iter()
@@ -167,10 +196,21 @@ impl Composer<'_> {
                     node: node.clone(),
                     resets,
                     size,
+                    height: node.as_ref().map_or(0, height),
                 },
             );
         }
         Ok(node)
+    }
+
+    fn check_expansion(&self, span: Span) -> Result<(), Error> {
+        if self.expanded + self.copied <= MAX_EXPANDED {
+            return Ok(());
+        }
+        Err(Self::limit(
+            span,
+            &format!("aliases expand to more than {MAX_EXPANDED} values"),
+        ))
     }
 
     fn mark(&mut self, tag: Tag) {
@@ -188,11 +228,10 @@ impl Composer<'_> {
                 hint: Some("a value cannot contain itself".to_owned()),
             });
         };
-        self.expanded += target.size;
-        if self.expanded > MAX_EXPANDED {
+        if self.path.len() + target.height > MAX_DEPTH {
             return Err(Self::limit(
                 span,
-                &format!("aliases expand to more than {MAX_EXPANDED} values"),
+                &format!("values are nested more than {MAX_DEPTH} deep"),
             ));
         }
         for relative in &target.resets {
@@ -200,7 +239,10 @@ impl Composer<'_> {
             path.extend_from_slice(relative);
             self.resets.push(path);
         }
-        Ok(target.node.clone())
+        let node = target.node.clone();
+        self.expanded += target.size;
+        self.check_expansion(span)?;
+        Ok(node)
     }
 
     fn scalar(&mut self, text: String, plain: bool, tag: Tag, span: Span) -> Value {
@@ -408,18 +450,13 @@ impl Composer<'_> {
     }
 }
 
-/// What most likely puts a syntax error right.
-fn syntax_hint(message: &str) -> Option<String> {
-    let hint = if message.contains("tab") {
-        "YAML is indented with spaces, not tabs"
-    } else if message.contains("expected key") || message.contains("indent") {
-        "check how far this line and those above it are indented"
-    } else if message.contains("mapping values are not allowed") {
-        "put text that contains `: ` in quotes"
-    } else {
-        return None;
+fn height(node: &Node) -> usize {
+    let below = match &node.value {
+        Value::Sequence(items) => items.iter().map(height).max(),
+        Value::Mapping(mapping) => mapping.iter().map(|(_, entry)| height(&entry.value)).max(),
+        _ => return 0,
     };
-    Some(hint.to_owned())
+    below.unwrap_or_default() + 1
 }
 
 /// The end of a flow collection; a block collection ends with its last child instead.
@@ -460,3 +497,6 @@ fn decode_base64(text: &str) -> Option<String> {
     }
     String::from_utf8(bytes).ok()
 }
+
+#[cfg(test)]
+mod tests;

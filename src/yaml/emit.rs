@@ -279,3 +279,94 @@ fn double_quoted(text: &str) -> String {
     out.push('"');
     out
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::yaml::{FileId, Mapping, Span, parse};
+
+    #[test]
+    fn texts_are_quoted_as_in_the_reference() {
+        for (text, expected) in [
+            ("plain text", "plain text"),
+            ("", "\"\""),
+            ("yes", "\"yes\""),
+            ("y", "\"y\""),
+            ("null", "\"null\""),
+            ("1", "\"1\""),
+            ("1_000", "\"1_000\""),
+            ("0644", "\"0644\""),
+            ("1:30", "\"1:30\""),
+            ("2001-12-14", "\"2001-12-14\""),
+            ("<<", "\"<<\""),
+            ("a: b", "'a: b'"),
+            ("# x", "'# x'"),
+            ("a #b", "'a #b'"),
+            ("@x", "'@x'"),
+            ("it's: x", "'it''s: x'"),
+            ("-", "'-'"),
+            ("-x", "-x"),
+            ("{x}", "'{x}'"),
+            (" x", "' x'"),
+            ("x ", "'x '"),
+            ("a\tb", "\"a\\tb\""),
+            ("\u{1}", "\"\\x01\""),
+            ("🚢", "\"\\U0001F6A2\""),
+            ("é", "é"),
+        ] {
+            assert_eq!(quote(text), expected);
+        }
+    }
+
+    #[test]
+    fn lines_go_into_literal_blocks() {
+        let mut mapping = Mapping::new();
+        for (key, text) in [
+            ("clip", "a\n  b\n"),
+            ("strip", "a\nb"),
+            ("keep", "a\n\n"),
+            ("indented", " a\nb"),
+        ] {
+            mapping.set(key, Node::string(text, Span::NONE));
+        }
+        assert_eq!(
+            to_yaml(&Node::mapping(mapping, Span::NONE)),
+            "clip: |\n  a\n    b\nstrip: |-\n  a\n  b\nkeep: |+\n  a\n\nindented: |2-\n   a\n  b\n"
+        );
+    }
+
+    fn node() -> impl Strategy<Value = Node> {
+        let leaf = prop_oneof![
+            any::<bool>().prop_map(|value| Node::boolean(value, Span::NONE)),
+            any::<i64>().prop_map(|value| Node::integer(value, Span::NONE)),
+            "[ -~é\\n\\t]{0,12}".prop_map(|text| Node::string(text, Span::NONE)),
+            Just(Node::default()),
+        ];
+        leaf.prop_recursive(4, 24, 4, |inner| {
+            prop_oneof![
+                prop::collection::vec(inner.clone(), 0..4)
+                    .prop_map(|items| Node::sequence(items, Span::NONE)),
+                prop::collection::vec(("[ -~]{1,8}", inner), 0..4).prop_map(|entries| {
+                    let mut mapping = Mapping::new();
+                    for (key, value) in entries {
+                        mapping.set(&key, value);
+                    }
+                    Node::mapping(mapping, Span::NONE)
+                }),
+            ]
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_written_reads_back(node in node()) {
+            let text = to_yaml(&node);
+            let documents = parse(&text, FileId(0)).map_err(|errors| {
+                TestCaseError::fail(format!("{errors:?}\n{text}"))
+            })?;
+            prop_assert_eq!(&documents[0].root, &node, "{}", text);
+        }
+    }
+}

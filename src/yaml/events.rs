@@ -4,6 +4,9 @@ use granit_parser::{Event as Raw, Parser, ScalarStyle, ScanError, StrInput, opti
 
 use super::node::{FileId, Span};
 
+/// Nesting of flow collections, and of block collections, beyond which a text is refused.
+const NESTING_LIMIT: usize = 60;
+
 /// What the composer needs of a parser event. Anchors are numbered from 1; 0 means none.
 #[derive(Debug)]
 pub(super) enum Event {
@@ -60,7 +63,11 @@ pub(super) struct Events<'text> {
 
 impl<'text> Events<'text> {
     pub(super) fn new(text: &'text str, file: FileId) -> Self {
-        let options = options! { emit_unresolved_aliases: true };
+        let options = options! {
+            emit_unresolved_aliases: true,
+            flow_nesting_limit: NESTING_LIMIT,
+            block_nesting_limit: NESTING_LIMIT,
+        };
         Self {
             parser: Parser::new_from_str_with_options(text, options),
             file,

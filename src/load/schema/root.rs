@@ -32,6 +32,11 @@ const EXTERNAL: Schema = Schema::object(&[field("name", TEXT)])
     .or(Types::BOOLEAN.or(Types::STRING))
     .cast(Cast::Boolean)
     .form(Form::Boolean);
+/// As [`EXTERNAL`], where the reference lets other keys through.
+const LENIENT_EXTERNAL: Schema = Schema {
+    entries: Some((&Schema::BASE, Keys::Any)),
+    ..EXTERNAL
+};
 const FLAG: Schema = BOOLEAN.cast(Cast::Boolean);
 
 const NETWORK: Schema = Schema::object(&[
@@ -89,7 +94,7 @@ const SECRET_FIELDS: &[Field] = &[
     field("name", TEXT),
     field("file", FILE),
     field("environment", TEXT),
-    field("external", EXTERNAL),
+    field("external", LENIENT_EXTERNAL),
     field("labels", PLAIN_LABELS),
     field("driver", TEXT),
     field("driver_opts", OPTIONS),
@@ -102,7 +107,7 @@ const CONFIG: Schema = Schema::object(&[
     field("file", FILE),
     field("environment", TEXT),
     field("content", TEXT),
-    field("external", EXTERNAL),
+    field("external", LENIENT_EXTERNAL),
     field("labels", PLAIN_LABELS),
     field("template_driver", TEXT),
 ]);
