@@ -83,7 +83,9 @@ pub struct Desired {
     pub networks: BTreeMap<String, Value>,
     /// Definition of each volume that it mounts, by name on the host.
     pub volumes: BTreeMap<String, Value>,
-    /// Containers whose namespaces or volumes it shares, by `network_mode`, `pid`, `ipc`, `volumes_from.<name>`.
+    /// Containers whose namespaces or volumes it shares, by `network_mode`, `pid`, `ipc`, `uts`, `cgroup`,
+    /// `volumes_from.<name>`: ids, but names of slots for `network_mode` and what the file says for `container:`. In a
+    /// plan also the name of a slot whose container is yet to be made.
     pub parents: BTreeMap<String, String>,
     /// `com.docker.compose.config-hash`.
     pub config_hash: String,

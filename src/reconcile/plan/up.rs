@@ -4,9 +4,9 @@ use std::collections::{BTreeSet, HashMap};
 
 use indexmap::IndexSet;
 
-use super::builder::{Builder, is_gone, is_up, uses};
+use super::builder::{Builder, is_up, uses};
 use super::error::require_services;
-use super::resources::{Resources, plan_resources};
+use super::resources::{IsReplaceable, Resources, plan_resources};
 use super::schedule::Schedule;
 use super::slots::{Context, Policy, Replicas, SlotChange};
 use super::{Plan, PlanError, Reason, Recreate, UpOptions};
@@ -153,15 +153,17 @@ impl<'a> Up<'a, '_> {
             let mut users = containers.filter(|container| uses(container, sandbox));
             users.all(|container| {
                 let is_orphan = orphans.iter().any(|orphan| orphan.id == container.id);
-                let is_renewed = services.iter().any(|service| {
-                    let policy = self.policy(service);
-                    service.name == container.service
-                        && (policy.recreate != Recreate::Never
-                            || policy.replicas == Some(0)
-                            || is_gone(container))
-                });
+                let is_renewed = services
+                    .iter()
+                    .any(|service| service.name == container.service);
                 is_orphan && self.options.remove_orphans || is_renewed && !container.one_off
             })
+        };
+        let options = [self.options.recreate, self.options.recreate_dependencies];
+        let is_replaceable: Option<&IsReplaceable<'_>> = if options.contains(&Recreate::Never) {
+            None
+        } else {
+            Some(&is_replaceable)
         };
         let project = &self.project.name;
         plan_resources(
@@ -170,7 +172,7 @@ impl<'a> Up<'a, '_> {
             self.desired,
             services,
             self.observed,
-            &is_replaceable,
+            is_replaceable,
         )
     }
 
