@@ -141,3 +141,54 @@ fn visible(text: &str) -> Cow<'_, str> {
         text.into()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::load::Reason;
+
+    fn diagnostic(text: &str, range: std::ops::Range<usize>) -> (Diagnostic, SourceMap) {
+        let mut sources = SourceMap::default();
+        sources.add("compose.yaml".into(), text.to_owned(), Reason::Given);
+        let diagnostic = Diagnostic {
+            severity: Severity::Error,
+            message: "not \u{1b}[31mred".to_owned(),
+            labels: vec![Label {
+                file: "compose.yaml".into(),
+                line: 1,
+                column: 1,
+                range,
+                text: String::new(),
+            }],
+            chain: Vec::new(),
+            expected: None,
+            hints: Vec::new(),
+        };
+        (diagnostic, sources)
+    }
+
+    #[test]
+    fn a_long_range_is_marked_on_its_first_line() {
+        let (diagnostic, sources) = diagnostic("é: 1\nb: 2\n", 4..10);
+        insta::assert_snapshot!(render(&[diagnostic], &sources, Style::default()), @r"
+        error: not \u{1b}[31mred
+         --> compose.yaml:1:4
+          |
+        1 | é: 1
+          |    ^
+        ");
+    }
+
+    #[test]
+    fn no_range_makes_drawing_panic() {
+        let text = "é: 1\n\n";
+        for start in 0..10 {
+            for end in 0..10 {
+                let (diagnostic, sources) = diagnostic(text, start..end);
+                assert!(!render(&[diagnostic], &sources, Style::default()).is_empty());
+            }
+        }
+        let (diagnostic, sources) = diagnostic("", 0..0);
+        assert!(!render(&[diagnostic], &sources, Style::default()).is_empty());
+    }
+}

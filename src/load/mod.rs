@@ -37,6 +37,9 @@ mod validate;
 mod values;
 mod variables;
 
+#[cfg(test)]
+mod tests;
+
 pub use diagnostic::{Diagnostic, Label, Link, Severity};
 pub use options::{LoadError, LoadOptions, Loaded, RawProject};
 pub use pipeline::{load, load_raw, project_environment, project_name};

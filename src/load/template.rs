@@ -234,6 +234,8 @@ fn resolve(
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     struct Table(Vec<String>);
@@ -319,5 +321,27 @@ mod tests {
             Ok("  ")
         );
         assert_eq!(table.0, ["NO", "OTHER"]);
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_makes_the_grammar_panic(text in "[ -~]{0,60}") {
+            run(&text).ok();
+        }
+
+        #[test]
+        fn references_at_random_do_not_panic(
+            parts in prop::collection::vec(
+                prop::sample::select(vec!["$", "{", "}", ":", "-", "?", "+", "FOO", "x", "é"]),
+                0..20,
+            ),
+        ) {
+            run(&parts.concat()).ok();
+        }
+
+        #[test]
+        fn doubled_dollars_bring_any_text_through(text in "[ -~]{0,60}") {
+            prop_assert_eq!(run(&text.replace('$', "$$")), Ok(text));
+        }
     }
 }

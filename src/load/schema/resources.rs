@@ -174,14 +174,16 @@ const THROTTLE: Schema = Schema::object(&[
 ])
 .closed();
 
+const WEIGHT: Schema = INTEGER.form(Form::Unsigned).within(0, 65_535);
+
 pub(super) const BLKIO: Schema = Schema::object(&[
-    field("weight", INTEGER),
+    field("weight", WEIGHT),
     field(
         "weight_device",
         Schema::list(
             &Schema::object(&[
                 kept("path", TEXT, Keep::Always).in_json("Path"),
-                kept("weight", INTEGER, Keep::Always).in_json("Weight"),
+                kept("weight", WEIGHT, Keep::Always).in_json("Weight"),
             ])
             .closed(),
         ),

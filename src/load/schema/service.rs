@@ -326,7 +326,7 @@ const PORT: Schema = Schema::object(&[
     field("name", TEXT),
     field("mode", TEXT),
     field("host_ip", TEXT),
-    field("target", INTEGER.cast(Cast::Integer)),
+    field("target", INTEGER.cast(Cast::Integer).form(Form::Unsigned)),
     field("published", TEXT.or(Types::INTEGER)),
     field("protocol", TEXT),
     field("app_protocol", TEXT),
