@@ -42,7 +42,7 @@ pub struct Cycle {
 /// Who needs what. An edge goes from the dependent to what it depends on.
 #[derive(Clone, Debug)]
 pub struct Graph {
-    graph: DiGraph<Resource, Option<Requirement>>,
+    edges: DiGraph<Resource, Option<Requirement>>,
     nodes: HashMap<Resource, NodeIndex>,
     /// In the order of the file.
     services: Vec<String>,
@@ -53,20 +53,20 @@ impl Graph {
     /// left out: the loader has refused them, or they are not required.
     pub fn new(project: &Project) -> Result<Self, Cycle> {
         let mut graph = Self {
-            graph: DiGraph::new(),
+            edges: DiGraph::new(),
             nodes: HashMap::new(),
             services: project.services.keys().cloned().collect(),
         };
         for resource in resources(project) {
-            let node = graph.graph.add_node(resource.clone());
+            let node = graph.edges.add_node(resource.clone());
             graph.nodes.insert(resource, node);
         }
         for (name, service) in &project.services {
             for (dependency, requirement) in requirements(project, name, service) {
-                graph.connect(name, Resource::Service(dependency), Some(requirement));
+                graph.connect(name, &Resource::Service(dependency), Some(requirement));
             }
             for resource in uses(service) {
-                graph.connect(name, resource, None);
+                graph.connect(name, &resource, None);
             }
         }
         graph.refuse_cycles()?;
@@ -107,11 +107,11 @@ impl Graph {
             .nodes
             .get(&Resource::Service(service.into()))
             .into_iter()
-            .flat_map(|node| self.graph.neighbors_directed(*node, Direction::Outgoing))
-            .filter(|node| !matches!(self.graph[*node], Resource::Service(_)))
+            .flat_map(|node| self.edges.neighbors_directed(*node, Direction::Outgoing))
+            .filter(|node| !matches!(self.edges[*node], Resource::Service(_)))
             .collect();
         found.sort_unstable();
-        found.into_iter().map(|node| &self.graph[node]).collect()
+        found.into_iter().map(|node| &self.edges[node]).collect()
     }
 
     /// `services` and all that they depend on, in the order of the file.
@@ -170,10 +170,10 @@ impl Graph {
         order
     }
 
-    fn connect(&mut self, service: &str, to: Resource, requirement: Option<Requirement>) {
+    fn connect(&mut self, service: &str, to: &Resource, requirement: Option<Requirement>) {
         let from = self.nodes.get(&Resource::Service(service.into()));
-        if let (Some(from), Some(to)) = (from, self.nodes.get(&to)) {
-            self.graph.update_edge(*from, *to, requirement);
+        if let (Some(from), Some(to)) = (from, self.nodes.get(to)) {
+            self.edges.update_edge(*from, *to, requirement);
         }
     }
 
@@ -182,7 +182,7 @@ impl Graph {
             return IndexMap::new();
         };
         let mut found: Vec<(NodeIndex, Requirement)> = self
-            .graph
+            .edges
             .edges_directed(*node, direction)
             .filter_map(|edge| {
                 let other = match direction {
@@ -195,7 +195,7 @@ impl Graph {
         found.sort_unstable_by_key(|(node, _)| *node);
         found
             .into_iter()
-            .filter_map(|(node, requirement)| match &self.graph[node] {
+            .filter_map(|(node, requirement)| match &self.edges[node] {
                 Resource::Service(name) => Some((name.as_str(), requirement)),
                 _ => None,
             })
@@ -203,14 +203,14 @@ impl Graph {
     }
 
     fn refuse_cycles(&self) -> Result<(), Cycle> {
-        let circles = tarjan_scc(&self.graph);
+        let circles = tarjan_scc(&self.edges);
         let first = circles
             .into_iter()
             .filter(|circle| {
                 circle.len() > 1
                     || circle
                         .iter()
-                        .any(|node| self.graph.contains_edge(*node, *node))
+                        .any(|node| self.edges.contains_edge(*node, *node))
             })
             .filter_map(|circle| {
                 let start = circle.iter().min().copied()?;
@@ -230,7 +230,7 @@ impl Graph {
         let mut came_from: HashMap<NodeIndex, NodeIndex> = HashMap::new();
         let mut open = std::collections::VecDeque::from([start]);
         'search: while let Some(node) = open.pop_front() {
-            let mut next: Vec<NodeIndex> = self.graph.neighbors(node).collect();
+            let mut next: Vec<NodeIndex> = self.edges.neighbors(node).collect();
             next.sort_unstable();
             for to in next.into_iter().filter(|to| circle.contains(to)) {
                 if let std::collections::hash_map::Entry::Vacant(entry) = came_from.entry(to) {
@@ -253,7 +253,7 @@ impl Graph {
         }
         path.reverse();
         path.into_iter()
-            .filter_map(|node| match &self.graph[node] {
+            .filter_map(|node| match &self.edges[node] {
                 Resource::Service(name) => Some(name.clone()),
                 _ => None,
             })

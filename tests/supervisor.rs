@@ -520,7 +520,7 @@ fn full_disk(root: &Path) {
         &disk,
         "tmpfs",
         MountFlags::empty(),
-        Some(c"size=64k"),
+        Some(c"size=4m"),
     )
     .unwrap();
     let disk = SmallDisk(disk);
@@ -538,7 +538,6 @@ fn full_disk(root: &Path) {
         writeln!(stdout, "before").unwrap();
         tokio::time::sleep(Duration::from_millis(50)).await;
         let fill = File::create(&ballast).unwrap();
-        fill.set_len(1 << 20).unwrap();
         while (&fill).write(&[0; 4096]).is_ok() {}
         // Never blocks: it is read whatever happens to it.
         let mut stdout = tokio::task::spawn_blocking(move || {

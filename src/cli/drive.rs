@@ -77,7 +77,12 @@ pub(crate) async fn drive<T>(
             // Cancel-safe: a message is taken only when this arm wins.
             Some(reply) = replies.recv() => renderer.reply(ui, &reply),
             // Not dropped before it has ended, except by a signal.
-            result = &mut work => break result.map_err(CommandError::from),
+            result = &mut work => break result.map_err(|error| {
+                if let StackError::Failed(failures) = &error {
+                    renderer.failed(ui, failures);
+                }
+                CommandError::from(error)
+            }),
             // Cancel-safe by contract.
             _ = interrupts.next() => break Err(CommandError::interrupted()),
             // Cancel-safe: a tick that is lost is drawn by the next.

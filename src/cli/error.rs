@@ -248,11 +248,12 @@ impl From<StackError> for CommandError {
         match error {
             StackError::Failed(failures) => Self::failed(failures),
             error => {
-                let hints = error.hints();
-                Self {
-                    hints,
-                    ..Self::new(ErrorKind::User, Failure::from_error("", &error))
-                }
+                let failure = Failure {
+                    hints: error.hints(),
+                    details: error.details().to_vec(),
+                    ..Failure::from_error("", &error)
+                };
+                Self::new(ErrorKind::User, failure)
             }
         }
     }

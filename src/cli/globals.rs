@@ -9,11 +9,16 @@ use super::diagnostics::{self, Style};
 use super::error::{CommandError, did_you_mean};
 use super::terminal;
 use super::ui::{Ansi, ProgressMode, Ui, progress_mode};
+use crate::container::ineffective;
 use crate::load::{Diagnostic, LoadError, LoadOptions, Loaded, SourceMap, load};
-use crate::model::Project;
+use crate::model::{Network, Project};
+use crate::network::{NetworkSpec, unsupported_options};
 use crate::stack::{Stack, StackOptions};
 use crate::state::StateRoot;
 use crate::supervisor::protocol::Failure;
+
+/// Steps of a supervisor that run at the same time; a limit that is not lower holds by itself.
+const PARALLEL: i64 = 8;
 
 /// Namespace in containerd where none is named.
 const DEFAULT_NAMESPACE: &str = "default";
@@ -87,6 +92,14 @@ pub(crate) struct Context {
 impl Context {
     pub(crate) fn new(globals: GlobalArgs) -> Result<Self, CommandError> {
         let variable = |name| std::env::var(name).ok();
+        if globals
+            .parallel
+            .is_some_and(|limit| (0..PARALLEL).contains(&limit))
+        {
+            return Err(CommandError::usage(format!(
+                "`--parallel` below {PARALLEL} is not supported yet"
+            )));
+        }
         let ansi = Ansi::resolve(globals.ansi.as_deref(), variable("COMPOSE_ANSI").as_deref())?;
         let terminal = std::io::IsTerminal::is_terminal(&std::io::stderr());
         let progress = progress_mode(globals.progress.as_deref(), ansi, terminal)?;
@@ -128,9 +141,41 @@ impl Context {
     pub(crate) fn load(&mut self, selection: Selection<'_>) -> Result<Project, CommandError> {
         let options = self.selected_options(selection)?;
         match load(&options) {
-            Ok(loaded) => Ok(self.accept(loaded)),
+            Ok(loaded) => {
+                self.warn_of_ineffective(&loaded);
+                Ok(self.accept(loaded))
+            }
             Err(error) => Err(self.load_error(&error)),
         }
+    }
+
+    /// Names each attribute that is understood and takes no effect here, with its place.
+    fn warn_of_ineffective(&mut self, loaded: &Loaded) {
+        let project = &loaded.project;
+        let services = project.services.iter().flat_map(|(name, service)| {
+            let attributes = ineffective(service).into_iter();
+            attributes.map(move |(attribute, why)| (format!("services.{name}.{attribute}"), why))
+        });
+        let networks = project.networks.iter().flat_map(|(key, network)| {
+            let options = unsupported_attributes(network).into_iter();
+            options.map(move |attribute| {
+                (
+                    format!("networks.{key}.{attribute}"),
+                    "networks have no such option here".into(),
+                )
+            })
+        });
+        let warnings: Vec<Diagnostic> = services
+            .chain(networks)
+            .map(|(path, why): (String, String)| {
+                Diagnostic::warning_at(
+                    format!("`{path}` takes no effect: {why}"),
+                    project.provenance.origin(&path),
+                    &loaded.sources,
+                )
+            })
+            .collect();
+        self.show_diagnostics(&warnings, &loaded.sources);
     }
 
     fn selected_options(&self, selection: Selection<'_>) -> Result<LoadOptions, CommandError> {
@@ -231,6 +276,22 @@ impl Context {
             address: self.globals.address.clone(),
             namespace: self.globals.namespace.clone(),
         }
+    }
+}
+
+/// What of a network's definition takes no effect, by path in it.
+fn unsupported_attributes(network: &Network) -> Vec<String> {
+    let spec = NetworkSpec {
+        driver: network.driver.clone(),
+        driver_opts: network.driver_opts.clone(),
+        enable_ipv6: network.enable_ipv6 == Some(true),
+        pools: network.ipam.config.clone(),
+        ..NetworkSpec::default()
+    };
+    if network.external {
+        Vec::new()
+    } else {
+        unsupported_options(&spec)
     }
 }
 

@@ -6,10 +6,8 @@ use std::fmt::Write as _;
 use serde_json::{Value, json};
 
 use super::ui::paint;
+use crate::reconcile::diff::{HIDDEN, mask_secrets};
 use crate::reconcile::plan::{Action, Change, Plan, Reason, Step};
-
-/// Stands for a value that may be secret.
-const HIDDEN: &str = "(hidden)";
 
 /// For people: each resource that changes and why; what stays is only counted.
 pub(crate) fn human(project: &str, plan: &Plan, show_values: bool, color: bool) -> String {
@@ -35,8 +33,8 @@ pub(crate) fn human(project: &str, plan: &Plan, show_values: bool, color: bool) 
         let (sign, style) = sign(&change.change);
         let head = format!("{sign} {} {}", change.kind, change.name);
         let _ = writeln!(text, "  {}: {}", paint(color, style, &head), change.change);
-        for reason in &change.reasons {
-            let _ = writeln!(text, "      {}", explain(reason, show_values));
+        for reason in visible(&change.reasons, show_values) {
+            let _ = writeln!(text, "      {}", explain(&reason));
         }
     }
     let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
@@ -70,14 +68,27 @@ fn sign(change: &str) -> (char, &'static str) {
         .map_or(('?', ""), |(_, sign, style)| (*sign, style))
 }
 
+/// The reasons without values that may be secret, unless `show_values`.
+fn visible(reasons: &[Reason], show_values: bool) -> Vec<Reason> {
+    let mut reasons = reasons.to_vec();
+    if !show_values {
+        mask_secrets(&mut reasons);
+    }
+    reasons
+}
+
 /// One reason as a sentence.
-fn explain(reason: &Reason, show_values: bool) -> String {
+fn explain(reason: &Reason) -> String {
     match reason {
         Reason::Missing => "does not exist".into(),
+        Reason::Changed {
+            path,
+            old: None,
+            new: Some(Value::String(new)),
+        } if new == HIDDEN => format!("{path}: {HIDDEN}"),
         Reason::Changed { path, old, new } => {
             let value = |value: &Option<Value>| match value {
                 None => "(unset)".into(),
-                Some(_) if !show_values && is_private(path) => HIDDEN.into(),
                 Some(value) => value.to_string(),
             };
             format!("{path}: {} -> {}", value(old), value(new))
@@ -94,22 +105,6 @@ fn explain(reason: &Reason, show_values: bool) -> String {
     }
 }
 
-/// Whether what stands at `path` may be secret: variables, and definitions that may hold credentials.
-fn is_private(path: &str) -> bool {
-    [
-        "environment",
-        "secrets",
-        "logging",
-        "driver_opts",
-        "command",
-        "entrypoint",
-        "healthcheck",
-        "labels",
-    ]
-    .iter()
-    .any(|private| path.split(['.', '[']).any(|part| part == *private))
-}
-
 /// For programs. Definitions and values are in it only with `show_values`.
 pub(crate) fn machine(project: &str, plan: &Plan, show_values: bool) -> String {
     let steps: Vec<Value> = plan
@@ -122,7 +117,7 @@ pub(crate) fn machine(project: &str, plan: &Plan, show_values: bool) -> String {
         .iter()
         .map(|change| {
             let mut value = json!(change);
-            value["reasons"] = reasons(&change.reasons, show_values);
+            value["reasons"] = json!(visible(&change.reasons, show_values));
             value
         })
         .collect();
@@ -137,7 +132,7 @@ pub(crate) fn machine(project: &str, plan: &Plan, show_values: bool) -> String {
 
 fn step_json(step: &Step, show_values: bool) -> Value {
     let mut value = json!(step);
-    value["reasons"] = reasons(&step.reasons, show_values);
+    value["reasons"] = json!(visible(&step.reasons, show_values));
     if show_values {
         return value;
     }
@@ -160,27 +155,6 @@ fn step_json(step: &Step, show_values: bool) -> Value {
         }
     }
     value
-}
-
-fn reasons(reasons: &[Reason], show_values: bool) -> Value {
-    reasons
-        .iter()
-        .map(|reason| {
-            let mut value = json!(reason);
-            if let Reason::Changed { path, old, new } = reason
-                && !show_values
-                && is_private(path)
-            {
-                value["old"] = hidden(old.as_ref());
-                value["new"] = hidden(new.as_ref());
-            }
-            value
-        })
-        .collect()
-}
-
-fn hidden(value: Option<&Value>) -> Value {
-    value.map_or(Value::Null, |_| HIDDEN.into())
 }
 
 #[cfg(test)]
@@ -209,7 +183,7 @@ mod tests {
     fn plan() -> Plan {
         let desired = Box::new(Desired {
             name: "shop-web-1".into(),
-            config: json!({"environment": {"LEVEL": "debug"}}),
+            config: json!({"environment": {"TOKEN": "debug"}}),
             ..Desired::default()
         });
         Plan {
@@ -218,7 +192,7 @@ mod tests {
                     desired,
                     replaces: Some("abc".into()),
                 },
-                reasons: vec![changed("environment.LEVEL")],
+                reasons: vec![changed("environment.TOKEN")],
                 after: Vec::new(),
                 follows: Vec::new(),
             }],
@@ -228,7 +202,7 @@ mod tests {
                     "container",
                     "shop-web-1",
                     "recreate",
-                    vec![changed("environment.LEVEL"), changed("image")],
+                    vec![changed("environment.TOKEN"), changed("image")],
                 ),
                 change("container", "shop-db-1", "none", Vec::new()),
                 change("container", "shop-old-1", "remove", vec![Reason::Orphan]),
@@ -245,7 +219,7 @@ mod tests {
           + network shop_default: create
               does not exist
           ± container shop-web-1: recreate
-              environment.LEVEL: (hidden) -> (hidden)
+              environment.TOKEN: (changed)
               image: "info" -> "debug"
           - container shop-old-1: remove
               its service is not in the file
@@ -257,8 +231,8 @@ mod tests {
     #[test]
     fn values_are_shown_when_asked_for() {
         let text = human("shop", &plan(), true, false);
-        assert!(text.contains("environment.LEVEL: \"info\" -> \"debug\""));
-        assert!(machine("shop", &plan(), true).contains("LEVEL\": \"debug"));
+        assert!(text.contains("environment.TOKEN: \"info\" -> \"debug\""));
+        assert!(machine("shop", &plan(), true).contains("TOKEN\": \"debug"));
     }
 
     #[test]
@@ -306,7 +280,7 @@ mod tests {
             (Reason::Surplus, "more replicas than wanted"),
         ];
         for (reason, text) in table {
-            assert_eq!(explain(&reason, false), text);
+            assert_eq!(explain(&reason), text);
         }
     }
 }

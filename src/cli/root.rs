@@ -97,7 +97,11 @@ fn parser(arguments: &[OsString]) -> clap::Command {
         // Help is shown without the values that flags may have.
         let mut plain = plain();
         plain.build();
-        for shown in plain.get_subcommands_mut() {
+        // The command `help` is made by the parser itself.
+        let commands = plain
+            .get_subcommands_mut()
+            .filter(|command| command.get_name() != "help");
+        for shown in commands {
             let help = shown.render_help();
             command = command.mut_subcommand(shown.get_name(), |hidden| hidden.override_help(help));
         }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use super::mounts::Planned;
+use super::nerdctl::Nerdctl;
 use super::provision::{EXTENSION, MountRecord, Names, NetworkJoin, Provision};
 use super::{
     ContainerError, Containers, Creation, DESIRED_EXTENSION, Desired, attributes, environment,
@@ -159,10 +160,21 @@ impl Containers {
             ]),
             created_at: jiff::Timestamp::default(),
         };
-        Ok(self
-            .engine
+        self.engine
             .create_container(&record, Some(creation.lease))
-            .await?)
+            .await?;
+        if let Some(nerdctl) = Nerdctl::in_use(self.engine.options()) {
+            let ports = creation
+                .sandbox
+                .map(|sandbox| sandbox.ports.as_slice())
+                .unwrap_or_default();
+            let volumes = provision
+                .mounts
+                .iter()
+                .filter_map(|mount| mount.name.as_deref());
+            nerdctl.show(&self.state, id, &desired.name, ports, volumes);
+        }
+        Ok(())
     }
 
     /// Makes a snapshot for each image that is mounted. What is written there goes with the container, as in Docker.

@@ -9,7 +9,7 @@ use super::ContainerError;
 /// Where commands are looked for if neither image nor service says it.
 const DEFAULT_PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 /// Where the init binary is mounted.
-pub(super) const INIT_PATH: &str = "/sbin/docker-init";
+pub const INIT_PATH: &str = "/sbin/docker-init";
 
 /// The command line. An entrypoint of the service drops the image's command.
 pub(super) fn arguments(

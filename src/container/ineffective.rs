@@ -55,6 +55,21 @@ fn ineffective_on(service: &Service, host: &Host) -> Vec<(String, String)> {
             service.use_api_socket,
             "there is no Docker engine whose socket could be given",
         ),
+        (
+            "models",
+            !service.models.is_empty(),
+            "language models are not served; name the model's address in `environment`",
+        ),
+        (
+            "provider",
+            service.provider.is_some(),
+            "providers are not called",
+        ),
+        (
+            "external_links",
+            !service.external_links.is_empty(),
+            "a common external network gives both containers each other's names",
+        ),
         ("gpus", !service.gpus.is_empty(), DEVICES),
         (
             "deploy.resources.limits.devices",
@@ -80,6 +95,16 @@ fn ineffective_on(service: &Service, host: &Host) -> Vec<(String, String)> {
             "deploy.resources.limits.generic_resources",
             limits.is_some_and(|limits| !limits.generic_resources.is_empty()),
             SWARM,
+        ),
+        (
+            "deploy.update_config",
+            deploy.is_some_and(|deploy| deploy.update_config.is_some()),
+            "replicas are replaced as the plan says",
+        ),
+        (
+            "deploy.rollback_config",
+            deploy.is_some_and(|deploy| deploy.rollback_config.is_some()),
+            "nothing is rolled back",
         ),
         (
             "deploy.labels",
@@ -108,6 +133,11 @@ fn ineffective_on(service: &Service, host: &Host) -> Vec<(String, String)> {
             SWARM,
         ),
         (
+            "deploy.restart_policy.delay",
+            restart.is_some_and(|restart| restart.delay.is_some()),
+            "the pause before a restart begins at 100 ms and doubles",
+        ),
+        (
             "deploy.restart_policy.window",
             restart.is_some_and(|restart| restart.window.is_some()),
             "a container counts as restarted once it has run for ten seconds",
@@ -123,6 +153,28 @@ fn ineffective_on(service: &Service, host: &Host) -> Vec<(String, String)> {
         )
         .map(|(name, _, reason)| (name.to_owned(), reason.to_owned()))
         .collect();
+    let kept = ["json-file", "local", "none"];
+    let driver = service
+        .logging
+        .as_ref()
+        .and_then(|logging| logging.driver.as_deref());
+    if driver.is_some_and(|driver| !driver.is_empty() && !kept.contains(&driver)) {
+        let reason =
+            "logs are kept as `json-file`; the drivers are `json-file`, `local` and `none`";
+        found.push(("logging.driver".into(), reason.into()));
+    }
+    for (key, network) in &service.networks {
+        let Some(network) = network else { continue };
+        let mut note = |name: &str, set: bool, reason: &str| {
+            if set {
+                found.push((format!("networks.{key}.{name}"), reason.into()));
+            }
+        };
+        let reason = "addresses of the link are the kernel's own to choose";
+        note("link_local_ips", !network.link_local_ips.is_empty(), reason);
+        let reason = "networks have no options of one container";
+        note("driver_opts", !network.driver_opts.is_empty(), reason);
+    }
     for (index, mount) in volumes() {
         if mount
             .consistency
@@ -151,7 +203,7 @@ fn ineffective_on(service: &Service, host: &Host) -> Vec<(String, String)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{BindOptions, CredentialSpec, Deploy, Mount};
+    use crate::model::{BindOptions, CredentialSpec, Deploy, Logging, Mount, ServiceNetwork};
 
     fn names(service: &Service, host: &Host) -> Vec<String> {
         ineffective_on(service, host)
@@ -178,8 +230,12 @@ mod tests {
 
     #[test]
     fn what_takes_no_effect_is_named_by_its_path() {
-        let service = Service {
+        let mut service = Service {
             credential_spec: Some(CredentialSpec::default()),
+            logging: Some(Logging {
+                driver: Some("syslog".into()),
+                ..Logging::default()
+            }),
             cpu_count: Some(2),
             deploy: Some(Deploy {
                 mode: Some("global".into()),
@@ -199,6 +255,11 @@ mod tests {
             ],
             ..Service::default()
         };
+        let network = ServiceNetwork {
+            link_local_ips: vec!["169.254.1.1".parse().unwrap()],
+            ..ServiceNetwork::default()
+        };
+        service.networks.insert("back".into(), Some(network));
         assert_eq!(
             names(&service, &Host::example()),
             [
@@ -206,6 +267,8 @@ mod tests {
                 "cpu_count",
                 "deploy.endpoint_mode",
                 "deploy.mode",
+                "logging.driver",
+                "networks.back.link_local_ips",
                 "volumes[1].consistency",
                 "volumes[1].bind.selinux",
             ]

@@ -4,19 +4,17 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use serde_json::json;
-use sha2::{Digest as _, Sha256};
 
+use super::nerdctl::Nerdctl;
 use super::provision::{MountRecord, Names};
 use super::{Creation, label};
-use crate::engine::{EngineOptions, hex};
+use crate::engine::EngineOptions;
 use crate::model::Condition;
 use crate::network::SandboxRecord;
 use crate::state::StateRoot;
 
 /// containerd refuses a label whose name and value are longer than this together.
 const LIMIT: usize = 4096;
-/// Where nerdctl keeps its files, by socket.
-const NERDCTL: &str = "/var/lib/nerdctl";
 
 /// Names of the networks, for nerdctl.
 pub(super) const NERDCTL_NETWORKS: &str = "nerdctl/networks";
@@ -91,15 +89,8 @@ fn compose(creation: &Creation<'_>) -> Vec<(String, String)> {
 }
 
 /// Folder that nerdctl expects for a container of this engine.
-pub(super) fn nerdctl_folder(engine: &EngineOptions, id: &str) -> PathBuf {
-    let socket = std::fs::canonicalize(&engine.address).unwrap_or_else(|_| engine.address.clone());
-    let digest = Sha256::digest(socket.to_string_lossy().as_bytes());
-    let name = hex(&digest[..4]);
-    PathBuf::from(NERDCTL)
-        .join(name)
-        .join("containers")
-        .join(&engine.namespace)
-        .join(id)
+fn nerdctl_folder(engine: &EngineOptions, id: &str) -> PathBuf {
+    Nerdctl::new(engine).container(id)
 }
 
 fn nerdctl(
@@ -290,16 +281,5 @@ mod tests {
         let found = with_creation(|creation| annotations(creation, &options(), "c0ffee00", None));
         assert_eq!(found["nerdctl/networks"], r#"["none"]"#);
         assert_eq!(found["nerdctl/name"], "shop-web-1");
-    }
-
-    #[test]
-    fn the_folder_of_nerdctl_depends_on_the_socket() {
-        let mut options = options();
-        options.address = "/run/containerd/containerd.sock".into();
-        let folder = nerdctl_folder(&options, "x");
-        assert_eq!(
-            folder,
-            PathBuf::from("/var/lib/nerdctl/1935db59/containers/default/x")
-        );
     }
 }

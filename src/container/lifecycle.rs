@@ -8,10 +8,9 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+use super::nerdctl::Nerdctl;
 use super::provision::{NetworkJoin, Provision};
-use super::{
-    ContainerError, Containers, Desired, create, etc, files, labels, runtime_error, volume,
-};
+use super::{ContainerError, Containers, Desired, create, etc, files, runtime_error, volume};
 use crate::engine::spec::{CGROUP_PARENT, Host, set_namespace_path};
 use crate::engine::{ContainerRecord, EngineError, ExitStatus, NewTask, Stdio, TaskStatus};
 use crate::network::SandboxRecord;
@@ -38,7 +37,9 @@ impl Containers {
         }
         let provision = Provision::of(&record)?.unwrap_or_default();
         let desired = Desired::of(&record)?.unwrap_or_default();
-        self.provide(id, &provision)?;
+        let (this, own, plan) = (self.clone(), id.to_owned(), provision.clone());
+        // A file system of the network may take long to mount.
+        super::blocking(move || this.provide(&own, &plan)).await?;
         if self.join_namespaces(&mut record, &provision).await? {
             self.engine.update_container(&record).await?;
         }
@@ -56,7 +57,12 @@ impl Containers {
             Err(error) => Err(error),
         };
         match started {
-            Ok(pid) => Ok(pid),
+            Ok(pid) => {
+                if Nerdctl::in_use(self.engine.options()).is_some() {
+                    Nerdctl::started(&self.state, id);
+                }
+                Ok(pid)
+            }
             Err(error) => {
                 if let Err(error) = self.discard_task(id).await {
                     tracing::warn!(id, %error, "cannot remove the task of a container that did not start");
@@ -259,12 +265,19 @@ impl Containers {
                 Err(error) => note(Err(error)),
             }
         }
+        let label = record
+            .as_ref()
+            .and_then(|record| record.labels.get(super::label::NAME));
+        let name = label.cloned();
         let snapshot = record.map_or_else(|| id.to_owned(), |record| record.snapshot_key);
         note(self.engine.delete_container(id).await.map_err(Into::into));
         let images = create::image_snapshots(id, &mut provision.mounts).map(|(key, _)| key);
         for key in images.chain([snapshot]).collect::<Vec<_>>() {
             note(self.engine.remove_snapshot(&key).await.map_err(Into::into));
         }
+        let name = name.unwrap_or_default();
+        let hidden = Nerdctl::new(self.engine.options()).hide(id, &name);
+        note(hidden.map_err(ContainerError::io("hide the container from nerdctl")));
         note(self.remove_files(id));
         note(self.release_volumes(&provision, volumes).await);
         self.remove_cgroup_parent();
@@ -288,6 +301,7 @@ impl Containers {
             volume::release(&self.state, name, &others)?;
             if anonymous && mount.anonymous && volume::users(&others, name).is_empty() {
                 volume::remove(&self.state, name)?;
+                Nerdctl::new(self.engine.options()).hide_volume(name);
             }
         }
         Ok(())
@@ -321,10 +335,10 @@ impl Containers {
                 .map_err(ContainerError::io(format!("unmount {}", path.display())))?;
         }
         for folder in [run, self.state.container(id)] {
-            remove_folder(&folder)?;
+            remove_folder(&folder)
+                .map_err(ContainerError::io(format!("remove {}", folder.display())))?;
         }
-        // Only what nerdctl has made by itself; a link would lead to files that are gone now.
-        remove_folder(&labels::nerdctl_folder(self.engine.options(), id))
+        Ok(())
     }
 
     /// Lock of the common parent of our cgroups.
@@ -371,18 +385,16 @@ impl Containers {
     }
 }
 
-fn remove_folder(folder: &Path) -> Result<(), ContainerError> {
+/// Removes a folder with all that is in it, or a link. Not an error if it is gone.
+pub(super) fn remove_folder(folder: &Path) -> io::Result<()> {
     let removed = match std::fs::symlink_metadata(folder) {
         Ok(found) if found.is_symlink() => std::fs::remove_file(folder),
         Ok(_) => std::fs::remove_dir_all(folder),
         Err(error) => Err(error),
     };
     match removed {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(ContainerError::io(format!(
-            "remove {}",
-            folder.display()
-        ))(error)),
-        _ => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
     }
 }
 

@@ -14,6 +14,7 @@ mod init;
 mod labels;
 mod lifecycle;
 mod mounts;
+mod nerdctl;
 mod provision;
 mod runtime_error;
 #[cfg(test)]
@@ -32,6 +33,7 @@ use crate::model::{Project, Service};
 use crate::network::{Networks, SandboxRecord};
 use crate::state::StateRoot;
 
+pub use environment::INIT_PATH;
 pub use error::ContainerError;
 pub use ineffective::ineffective;
 pub use signal::parse_signal;
@@ -81,7 +83,9 @@ pub struct Desired {
     pub networks: BTreeMap<String, Value>,
     /// Definition of each volume that it mounts, by name on the host.
     pub volumes: BTreeMap<String, Value>,
-    /// Containers whose namespaces or volumes it shares, by `network_mode`, `pid`, `ipc`, `volumes_from.<name>`.
+    /// Containers whose namespaces or volumes it shares, by `network_mode`, `pid`, `ipc`, `uts`, `cgroup`,
+    /// `volumes_from.<name>`: ids, but names of slots for `network_mode` and what the file says for `container:`. In a
+    /// plan also the name of a slot whose container is yet to be made.
     pub parents: BTreeMap<String, String>,
     /// `com.docker.compose.config-hash`.
     pub config_hash: String,

@@ -10,6 +10,7 @@ use rustix::fs::{Mode, OFlags, ResolveFlags};
 use rustix::mount::{MountFlags, UnmountFlags};
 
 use super::copy::copy_tree;
+use super::nerdctl::Nerdctl;
 use super::provision::Provision;
 use super::{ContainerError, Containers, VolumeRecord};
 use crate::engine::ContainerRecord;
@@ -58,6 +59,7 @@ impl Containers {
                 users,
             });
         }
+        Nerdctl::new(self.engine.options()).hide_volume(name);
         let (state, name) = (self.state.clone(), name.to_owned());
         super::blocking(move || remove(&state, &name)).await
     }

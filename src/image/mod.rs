@@ -6,6 +6,7 @@ mod error;
 mod facts;
 mod gate;
 mod import;
+mod name;
 mod platform;
 mod reference;
 mod text_file;

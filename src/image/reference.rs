@@ -2,9 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use oci_spec::distribution::Reference;
-
 use super::ImageError;
+use super::name::Reference;
 
 const ARCHIVE_PREFIX: &str = "oci-archive:";
 
@@ -54,12 +53,12 @@ impl Source {
             record,
             digest: digest.map(ToOwned::to_owned),
         };
-        let mut names = vec![name(parsed.whole(), parsed.digest())];
-        if let Some(digest) = parsed.digest() {
-            let repository = format!("{}/{}", parsed.registry(), parsed.repository());
+        let mut names = vec![name(parsed.whole(), parsed.digest.as_deref())];
+        if let Some(digest) = parsed.digest.as_deref() {
+            let repository = format!("{}/{}", parsed.registry, parsed.repository);
             // Both are common ways to record an image that was pulled by digest.
             names.push(name(format!("{repository}@{digest}"), Some(digest)));
-            if let Some(tag) = parsed.tag() {
+            if let Some(tag) = &parsed.tag {
                 names.push(name(format!("{repository}:{tag}"), Some(digest)));
             }
         }
@@ -107,12 +106,10 @@ impl ArchiveReference {
 }
 
 pub(super) fn parse_reference(reference: &str) -> Result<Reference, ImageError> {
-    reference
-        .parse()
-        .map_err(|error| ImageError::InvalidReference {
-            reference: reference.into(),
-            source: Box::new(error),
-        })
+    Reference::parse(reference).map_err(|error| ImageError::InvalidReference {
+        reference: reference.into(),
+        source: Box::new(error),
+    })
 }
 
 /// The normal form of a name that says its registry, as `ghcr.io/a/b:1`; `None` for a mere tag or a short name.
@@ -121,7 +118,7 @@ pub(super) fn full_name(name: &str) -> Option<String> {
     if !(registry.contains(['.', ':']) || registry == "localhost") {
         return None;
     }
-    name.parse().ok().map(|name: Reference| name.whole())
+    Reference::parse(name).ok().map(|name| name.whole())
 }
 
 #[cfg(test)]

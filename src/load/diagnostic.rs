@@ -54,6 +54,34 @@ pub struct Diagnostic {
     pub hints: Vec<String>,
 }
 
+impl Diagnostic {
+    /// A warning about the value that was written at `origin`.
+    pub fn warning_at(
+        message: impl Into<String>,
+        origin: Option<&Origin>,
+        sources: &SourceMap,
+    ) -> Self {
+        let label = origin.and_then(|origin| {
+            let source = sources.find(&origin.file)?;
+            Some(Label {
+                file: origin.file.clone(),
+                line: origin.line,
+                column: origin.column,
+                range: source.word_at(origin.line, origin.column),
+                text: String::new(),
+            })
+        });
+        Self {
+            severity: Severity::Warning,
+            message: message.into(),
+            labels: label.into_iter().collect(),
+            chain: Vec::new(),
+            expected: None,
+            hints: Vec::new(),
+        }
+    }
+}
+
 /// A diagnostic in the making: places are still spans.
 #[derive(Clone, Debug)]
 pub(super) struct Problem {

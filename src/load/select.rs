@@ -109,7 +109,7 @@ impl Model {
                 .collect();
             if found.is_empty() {
                 let all = self.services().map(|(name, _)| name);
-                let problem = Problem::error(format!("no such service: `{pattern}`"))
+                let problem = Problem::error(format!("no such service: {pattern}"))
                     .suggest(pattern, all.chain(self.disabled.keys()));
                 session.error(problem);
             }

@@ -58,6 +58,20 @@ impl Source {
     }
 }
 
+impl Source {
+    /// Bytes of the word at a place, both counted from 1: a key, or a value up to the end of its line.
+    pub fn word_at(&self, line: u32, column: u32) -> std::ops::Range<usize> {
+        let start = self.lines.get(line.saturating_sub(1) as usize).copied();
+        let rest = &self.text[(start.unwrap_or(0) as usize).min(self.text.len())..];
+        let skipped = column.saturating_sub(1) as usize;
+        let before: usize = rest.chars().take(skipped).map(char::len_utf8).sum();
+        let word = &rest[before..];
+        let length = word.find([':', '\n']).unwrap_or(word.len());
+        let begin = self.text.len() - word.len();
+        begin..begin + word[..length].trim_end().len()
+    }
+}
+
 /// All sources of one load.
 #[derive(Clone, Debug, Default)]
 pub struct SourceMap {

@@ -296,7 +296,7 @@ mod tests {
                 .unwrap()
         }
 
-        fn lines_of(&self, path: &Path) -> Vec<Line> {
+        fn lines_of(path: &Path) -> Vec<Line> {
             let text = std::fs::read_to_string(path).unwrap_or_default();
             assert!(text.is_empty() || text.ends_with('\n'));
             text.lines()
@@ -305,7 +305,7 @@ mod tests {
         }
 
         fn lines(&self) -> Vec<Line> {
-            self.lines_of(&self.options.path)
+            Self::lines_of(&self.options.path)
         }
 
         fn text(&self, stream: &str) -> String {
@@ -318,7 +318,7 @@ mod tests {
     }
 
     async fn soon<T>(future: impl Future<Output = T>) -> T {
-        tokio::time::timeout(Duration::from_secs(60), future)
+        tokio::time::timeout(Duration::from_mins(1), future)
             .await
             .unwrap()
     }
@@ -398,7 +398,7 @@ mod tests {
                 length < 10_100 && (index == 0 || length >= 10_000),
                 "{length}"
             );
-            for line in bench.lines_of(path) {
+            for line in Bench::lines_of(path) {
                 assert_eq!(line.log, format!("line {found}\n"));
                 found += 1;
             }

@@ -18,8 +18,8 @@ use super::layout::{Layout, boot_id, format_mac, mac_of, parse_mac};
 use super::netlink::Socket;
 use super::netlink::conntrack::Forget;
 use super::netlink::route::{
-    Mac, Veth, delete_default_route, delete_neighbour, new_address, new_default_route, new_veth,
-    set_port, set_up,
+    Mac, Veth, delete_default_route, new_address, new_default_route, new_veth, set_mac, set_port,
+    set_up,
 };
 use super::record::{self, Stored};
 use super::subnet::Pool;
@@ -28,6 +28,9 @@ use super::{
     Endpoint, Held, NetworkError, NetworkRecord, PublishedPort, SandboxRecord, SandboxSpec,
     namespace, options, ports, resolver,
 };
+
+/// Milliseconds that a new port of a bridge may take.
+const PORT_PATIENCE: u32 = 50;
 
 fn check_sysctls(spec: &SandboxSpec) -> Result<(), NetworkError> {
     for key in spec.sysctls.keys() {
@@ -361,19 +364,14 @@ impl Host {
             peer_mac: chosen.mac,
             namespace: namespace.as_fd(),
         });
-        let messages = vec![
-            pair,
-            set_port(&veth, &self.layout.alias(id), flags),
-            // Somebody else may have had this address with another hardware address a moment ago.
-            delete_neighbour(bridge.index, chosen.address.addr()),
-        ];
+        let messages = vec![pair, set_port(&veth, &self.layout.alias(id), flags)];
         let mut made = host.execute_each(messages.clone()).map_err(failed())?;
         if matches!(&made[..], [Err(error), ..] if error.kind() == io::ErrorKind::AlreadyExists) {
             // Left by a sandbox of this id whose removal did not come to its end.
             delete_all(std::slice::from_ref(&veth)).map_err(failed())?;
             made = host.execute_each(messages).map_err(failed())?;
         }
-        for result in made.into_iter().take(2) {
+        for result in made {
             result.map_err(failed())?;
         }
         let link = inside
@@ -391,6 +389,10 @@ impl Host {
             messages.push(new_default_route(link.index, gateway));
         }
         inside.execute(messages).map_err(failed())?;
+        wait_for_port(host, &veth).map_err(failed())?;
+        // Somebody else may have had this address with another hardware address a moment ago.
+        let announce = set_mac(&join.interface, chosen.mac);
+        inside.execute(vec![announce]).map_err(failed())?;
         let mac = format_mac(chosen.mac);
         let mut result = json!({
             "cniVersion": "1.0.0",
@@ -467,6 +469,18 @@ pub(super) fn udp_ports(ports: &[PublishedPort]) -> Vec<(Ipv4Addr, u16)> {
         IpAddr::V6(_) => None,
     })
     .collect()
+}
+
+/// Waits until the bridge passes on what comes from a new port, as it does some time after both ends are up. Goes on
+/// without that where a bridge of somebody else takes longer.
+fn wait_for_port(socket: &mut Socket, name: &str) -> io::Result<()> {
+    for _ in 0..PORT_PATIENCE {
+        if socket.link(name)?.is_none_or(|link| link.forwards) {
+            break;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(1));
+    }
+    Ok(())
 }
 
 /// Takes away the default routes that a plugin made for a network that is not the gateway.

@@ -99,7 +99,6 @@ impl Host {
                 outcome = std::mem::replace(&mut outcome, Ok(())).and(Err(error));
             }
         };
-        keep(namespace::remove(&record.netns));
         // From here on a rewrite of the rules from the records leaves its ports out.
         keep(record::remove_sandbox(layout, id));
         let names = interfaces(&record.spec.attachments).unwrap_or_default();
@@ -119,6 +118,8 @@ impl Host {
             },
         };
         keep(self.tear_down(teardown));
+        // The kernel takes namespaces down in the background, under the lock that interfaces need too.
+        keep(namespace::remove(&record.netns));
         for attachment in &record.spec.attachments {
             keep(address::release(
                 &layout.addresses(),

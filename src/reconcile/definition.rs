@@ -141,11 +141,11 @@ fn is_empty(value: &Value) -> bool {
 fn sorted(value: Value) -> Value {
     match value {
         Value::Object(map) => {
-            let sorted: BTreeMap<String, Value> = map
+            let by_key: BTreeMap<String, Value> = map
                 .into_iter()
                 .map(|(key, value)| (key, sorted(value)))
                 .collect();
-            Value::Object(sorted.into_iter().collect())
+            Value::Object(by_key.into_iter().collect())
         }
         Value::Array(items) => Value::Array(items.into_iter().map(sorted).collect()),
         other => other,

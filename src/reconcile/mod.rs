@@ -5,7 +5,6 @@ pub mod contents;
 mod definition;
 pub mod desired;
 pub mod diff;
-pub mod explain;
 pub mod observe;
 pub mod plan;
 pub mod prepare;

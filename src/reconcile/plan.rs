@@ -3,6 +3,7 @@
 mod builder;
 mod down;
 mod error;
+mod exclusive;
 mod lifecycle;
 mod order;
 mod resources;

@@ -82,9 +82,11 @@ impl StackError {
         match self {
             Self::NotRoot => vec!["run the command with `sudo`".into()],
             Self::NoProject { .. } => vec!["name the files with `-f`".into()],
-            Self::Engine(error)
-            | Self::Container(ContainerError::Engine(error))
-            | Self::Observe(ObserveError::Engine(error)) => error.hints(),
+            Self::Engine(error) | Self::Observe(ObserveError::Engine(error)) => error.hints(),
+            Self::Observe(ObserveError::Container(error)) | Self::Container(error) => error.hints(),
+            Self::Observe(ObserveError::Network(error)) => error.hints(),
+            Self::Prepare(PrepareError::Image(error)) => error.hints(),
+            Self::Plan(error) => error.hints(),
             Self::SupervisorEnded { path, .. } | Self::Launch(LaunchError::Silent { path, .. }) => {
                 vec![format!("its log is {}", path.display())]
             }

@@ -48,8 +48,19 @@ pub fn rehearse(plan: &Plan) -> Vec<Progress> {
             tell(Resource::Container, &change.name, &[Status::Running]);
         }
     }
+    // Stopping and removing what is replaced is a part of "recreate".
+    let replaced: Vec<&String> = plan
+        .steps
+        .iter()
+        .filter_map(|step| match &step.action {
+            Action::CreateContainer { replaces, .. } => replaces.as_ref(),
+            _ => None,
+        })
+        .collect();
     for step in &plan.steps {
         match &step.action {
+            Action::StopContainer { id, .. } | Action::RemoveContainer { id, .. }
+                if replaced.contains(&id) => {}
             Action::CreateNetwork { spec } => {
                 tell(
                     Resource::Network,

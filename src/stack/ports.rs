@@ -16,6 +16,13 @@ pub struct Publisher {
     pub protocol: String,
 }
 
+impl Publisher {
+    /// Where it is published, as `0.0.0.0:8080`.
+    pub fn address(&self) -> String {
+        join(&self.url, &self.published_port.to_string())
+    }
+}
+
 /// `80/tcp, 0.0.0.0:8000-8002->8000-8002/tcp`: neighbours with the same number on both sides are joined.
 pub fn displayable(publishers: &[Publisher]) -> String {
     let mut sorted: Vec<&Publisher> = publishers.iter().collect();

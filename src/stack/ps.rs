@@ -7,7 +7,7 @@ use serde::Deserialize;
 
 use super::ports::{Publisher, exposed};
 use super::{Stack, StackError};
-use crate::container::label;
+use crate::container::{INIT_PATH, label};
 use crate::engine::ContainerRecord;
 use crate::network::SandboxRecord;
 use crate::reconcile::observe::{Observed, ObservedContainer, Status};
@@ -43,14 +43,20 @@ pub struct ContainerSummary {
     pub networks: Vec<String>,
 }
 
-#[derive(Deserialize)]
+#[derive(Default, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
-#[derive(Default)]
 struct MountLabel {
     #[serde(rename = "Type")]
     kind: String,
     name: String,
     source: String,
+}
+
+impl ContainerSummary {
+    /// Number of the replica.
+    pub fn number(&self) -> Option<u32> {
+        self.labels.get(label::NUMBER)?.parse().ok()
+    }
 }
 
 impl Stack {
@@ -111,7 +117,7 @@ fn summary(
         project: project.into(),
         service: container.service.clone(),
         one_off: container.one_off,
-        image: container.image.clone(),
+        image: image(container),
         command,
         created_at: container.created_at,
         status: container.status,
@@ -123,7 +129,12 @@ fn summary(
             .map(|health| health.status),
         exit_code,
         state: container.state.clone(),
-        labels: container.labels.clone(),
+        labels: container
+            .labels
+            .iter()
+            .filter(|(name, _)| !is_plumbing(name))
+            .map(|(name, value)| (name.clone(), value.clone()))
+            .collect(),
         publishers: publishers(container, sandbox.filter(|_| running)),
         local_volumes: mounts.iter().filter(|mount| mount.kind == "volume").count(),
         mounts: mounts
@@ -141,6 +152,22 @@ fn summary(
             endpoints.map(|endpoint| endpoint.network.clone()).collect()
         }),
     }
+}
+
+/// The image as the file names it.
+fn image(container: &ObservedContainer) -> String {
+    container
+        .desired
+        .as_ref()
+        .and_then(|desired| desired.config.get("image")?.as_str())
+        .map_or_else(|| container.image.clone(), Into::into)
+}
+
+/// Labels that only containerd and nerdctl have a use for.
+fn is_plumbing(label: &str) -> bool {
+    ["nerdctl/", "containerd.io/", "io.containerd."]
+        .iter()
+        .any(|prefix| label.starts_with(prefix))
 }
 
 fn mounts(labels: &BTreeMap<String, String>) -> Vec<MountLabel> {
@@ -198,11 +225,16 @@ fn command(record: &ContainerRecord) -> String {
     let Ok(spec) = serde_json::from_slice::<Spec>(&record.spec) else {
         return String::new();
     };
-    let words = spec.process.args.into_iter().map(|word| {
+    let args = match spec.process.args.as_slice() {
+        // The init that we put before the user's command is not part of it.
+        [init, dashes, user @ ..] if init == INIT_PATH && dashes == "--" => user,
+        args => args,
+    };
+    let words = args.iter().map(|word| {
         if word.contains(' ') {
             format!("'{word}'")
         } else {
-            word
+            word.clone()
         }
     });
     words.collect::<Vec<_>>().join(" ")

@@ -47,6 +47,8 @@ impl Stack {
             match connection.0.next::<Reply>().await {
                 Ok(Some(Reply::Finished)) => return Ok(()),
                 Ok(Some(Reply::Failed { failures })) => return Err(StackError::Failed(failures)),
+                // What this process itself asked for before, and gave up, is no news.
+                Ok(Some(Reply::Queued { behind })) if behind.ends_with(&own_process()) => {}
                 Ok(Some(reply)) => on_reply(reply),
                 Ok(None) | Err(_) => return Err(self.supervisor_ended()),
             }
@@ -103,7 +105,7 @@ impl Stack {
             })?;
         let hello = Hello {
             version: VERSION,
-            who: format!("{command} (pid {})", std::process::id()),
+            who: format!("{command} {}", own_process()),
         };
         connection.1.send(&hello).await?;
         match connection.0.next::<Hello>().await? {
@@ -128,6 +130,11 @@ pub(super) fn is_alive(status: Status) -> bool {
         status,
         Status::Running | Status::Paused | Status::Restarting
     )
+}
+
+/// How this process is named to those who wait for it.
+fn own_process() -> String {
+    format!("(pid {})", std::process::id())
 }
 
 /// Name of the command behind a request.

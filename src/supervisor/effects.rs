@@ -13,13 +13,13 @@ use super::protocol::{ContainerChange, Failure, Progress, ProgressStatus, Reply,
 use super::unit::{Command, UnitHandle};
 use super::wait::{self, Waited};
 use super::worker::Worker;
-use crate::container::{Creation, Desired, ExecOptions, parse_signal};
+use crate::container::{Creation, DESIRED_EXTENSION, Desired, ExecOptions, parse_signal};
 use crate::engine::ContainerRecord;
 use crate::image::Image;
 use crate::model::{Condition, Hook, Project, Service};
 use crate::network::{NetworkError, SandboxSpec};
 use crate::reconcile::apply::Effects;
-use crate::reconcile::desired::complete;
+use crate::reconcile::desired::{complete, record_parent};
 use crate::reconcile::diff::mask_secrets;
 use crate::reconcile::plan::{Action, Plan, Step};
 
@@ -212,15 +212,17 @@ impl RequestEffects {
             None => None,
         };
         let mut parents = BTreeMap::new();
-        let mut volumes_from = Vec::new();
-        for (attribute, name) in &desired.parents {
-            let record = self.record(name, &resource).await?;
-            if attribute.starts_with("volumes_from") {
-                volumes_from.push(record);
-            } else {
-                parents.insert(attribute.clone(), record);
-            }
+        for (role, name) in desired.parents.clone() {
+            let record = self.record(&name, &resource).await?;
+            record_parent(&mut desired, service, &role, &record.id);
+            parents.insert(role, record);
         }
+        let volumes_from = service.volumes_from.iter().filter_map(|source| {
+            let source = source.strip_prefix("container:").unwrap_or(source);
+            let name = source.split(':').next().unwrap_or(source);
+            parents.remove(&format!("volumes_from.{name}"))
+        });
+        let volumes_from: Vec<ContainerRecord> = volumes_from.collect();
         let inherits = match replaces {
             Some(id) => containers
                 .engine
@@ -324,6 +326,7 @@ impl RequestEffects {
             (ProgressStatus::Starting, ProgressStatus::Started)
         };
         self.say(Resource::Container, name, ongoing);
+        self.supply(&unit, &resource).await?;
         unit.ask(|reply| Command::Start { reason, reply })
             .await
             .map_err(|error| Failure {
@@ -333,6 +336,20 @@ impl RequestEffects {
         tracing::debug!(service, name, "started");
         self.say(Resource::Container, name, done);
         Ok(())
+    }
+
+    /// Brings configs and secrets of a container that exists already up to what the project says now.
+    async fn supply(&self, unit: &UnitHandle, resource: &str) -> Result<(), Failure> {
+        let is_new = locked(&self.created).contains_key(&unit.name);
+        let Some(project) = self.project.as_ref().filter(|_| !is_new) else {
+            return Ok(());
+        };
+        let record = self.record(&unit.id, resource).await?;
+        let supplied = self.worker.shared.containers.supply(&record, project);
+        supplied.map_err(|error| Failure {
+            hints: error.hints(),
+            ..Failure::from_error(resource, &error)
+        })
     }
 
     async fn stop_container(
@@ -441,26 +458,27 @@ impl RequestEffects {
         index: usize,
     ) -> Result<(), Failure> {
         let resource = format!("container {name}");
-        let (_, definition) = self.service(service)?;
-        let hooks = match kind {
-            "post_start" => &definition.post_start,
-            "pre_stop" => &definition.pre_stop,
-            _ => {
-                let message =
-                    format!("`{kind}` hooks of service `{service}` cannot be run by this version");
-                return Err(Failure::new(resource, message));
-            }
-        };
-        let Some(hook) = hooks.get(index) else {
-            return Ok(());
-        };
+        if !matches!(kind, "post_start" | "pre_stop") {
+            let message =
+                format!("`{kind}` hooks of service `{service}` cannot be run by this version");
+            return Err(Failure::new(resource, message));
+        }
         let Some(unit) = self.unit(name) else {
             return Ok(());
         };
         let record = self.record(&unit.id, &resource).await?;
+        // What counts is what the container was made with; there may be no file, or one that says something else.
+        let desired = record.extensions.get(DESIRED_EXTENSION);
+        let hook = desired
+            .and_then(|json| serde_json::from_slice::<Desired>(json).ok())
+            .and_then(|desired| desired.config.get(kind)?.get(index).cloned())
+            .and_then(|hook| serde_json::from_value::<Hook>(hook).ok());
+        let Some(hook) = hook else {
+            return Ok(());
+        };
         let containers = &self.worker.shared.containers;
         let (outcome, output) =
-            exec::run(containers, &record, &exec_options(hook), None, HOOK_OUTPUT)
+            exec::run(containers, &record, &exec_options(&hook), None, HOOK_OUTPUT)
                 .await
                 .map_err(|error| Failure::from_error(resource.clone(), &error))?;
         match outcome {

@@ -91,17 +91,17 @@ pub fn ensure_running(
 ) -> Result<PathBuf, LaunchError> {
     let path = frame::control_path(state, project);
     let locked = |state| lock::is_locked(state, project).map_err(cannot("look for a supervisor"));
-    if locked(state)? && ping(&path).is_ok() {
+    let deadline = Instant::now() + PATIENCE;
+    if locked(state)? && ping(&path, deadline).is_ok() {
         return Ok(path);
     }
     create_private_dir(&state.project_run(project))?;
     create_private_dir(&state.project(project))?;
-    let deadline = Instant::now() + PATIENCE;
     // Held until ours answers, so that others find it.
     let _turn = launch_turn(&state.project_run(project), deadline)?;
     let mut attempts = 0;
     loop {
-        let source = match ping(&path) {
+        let source = match ping(&path, deadline) {
             Ok(()) => return Ok(path),
             Err(error) => error,
         };
@@ -120,7 +120,7 @@ pub fn ensure_running(
             continue;
         }
         attempts += 1;
-        start(state, project, settings)?;
+        start(state, project, settings, deadline)?;
         let soon = Instant::now() + Duration::from_secs(1);
         while Instant::now() < soon && !locked(state)? {
             sleep(LOOK);
@@ -149,10 +149,11 @@ fn launch_turn(directory: &Path, deadline: Instant) -> Result<File, LaunchError>
 }
 
 /// Asks the supervisor for a sign of life.
-fn ping(path: &Path) -> Result<(), FrameError> {
+fn ping(path: &Path, deadline: Instant) -> Result<(), FrameError> {
     let mut stream = frame::connect_blocking(path)?;
-    stream.set_read_timeout(Some(PATIENCE))?;
-    stream.set_write_timeout(Some(PATIENCE))?;
+    let left = deadline.saturating_duration_since(Instant::now());
+    stream.set_read_timeout(Some(left.max(LOOK)))?;
+    stream.set_write_timeout(Some(left.max(LOOK)))?;
     let hello = Hello {
         version: VERSION,
         who: format!("ping (pid {})", std::process::id()),
@@ -164,7 +165,12 @@ fn ping(path: &Path) -> Result<(), FrameError> {
     hello.and(reply).map(drop).ok_or(FrameError::Cut)
 }
 
-fn start(state: &StateRoot, project: &str, settings: &LaunchSettings) -> Result<(), LaunchError> {
+fn start(
+    state: &StateRoot,
+    project: &str,
+    settings: &LaunchSettings,
+    deadline: Instant,
+) -> Result<(), LaunchError> {
     let original = match &settings.program {
         Some(program) => program.clone(),
         None => std::env::current_exe().map_err(cannot("find this program"))?,
@@ -195,15 +201,26 @@ fn start(state: &StateRoot, project: &str, settings: &LaunchSettings) -> Result<
             Err(error) => tracing::warn!(%error, "cannot run systemd-run"),
         }
     }
-    let output = Command::new(&program)
+    let mut command = Command::new(&program);
+    command
         .arg0(&original)
         .args(&arguments)
         .arg("--detach")
         .env_clear()
         .envs(environment)
-        .stdin(Stdio::null())
-        .output()
-        .map_err(cannot(format!("run {}", program.display())))?;
+        .stdin(Stdio::null());
+    let output = loop {
+        match command.output() {
+            // Another thread forked while the copy was being written, and its child has not come to its exec yet.
+            Err(error)
+                if error.kind() == io::ErrorKind::ExecutableFileBusy
+                    && Instant::now() < deadline =>
+            {
+                sleep(LOOK);
+            }
+            output => break output.map_err(cannot(format!("run {}", program.display())))?,
+        }
+    };
     if output.status.success() {
         return Ok(());
     }

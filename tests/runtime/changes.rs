@@ -88,3 +88,117 @@ fn a_scaled_service_keeps_the_replicas_that_it_has() {
         let _down = project.compose("down").success();
     });
 }
+
+/// A bit of everything that a plan compares.
+const FEATURES: &str = "services:
+  db:
+    image: demo
+    command: sleep infinity
+    stop_grace_period: 0s
+    healthcheck: {test: [CMD, 'true'], interval: 200ms}
+    volumes: [data:/data, /scratch]
+    tmpfs: [/cache]
+    environment: {LEVEL: debug, EMPTY: '', FROM_HOST:}
+    ulimits: {nofile: 1024}
+    sysctls: {net.core.somaxconn: 512}
+    cap_drop: [NET_RAW]
+    mem_limit: 64m
+    cpus: 0.5
+    labels: {tier: back}
+    logging: {driver: json-file, options: {max-size: 1m}}
+    configs: [app]
+    secrets: [{source: token, mode: 0o400}]
+    networks:
+      back: {aliases: [store], priority: 5}
+      front:
+  web:
+    image: demo
+    command: sleep infinity
+    stop_grace_period: 0s
+    deploy: {replicas: 2, restart_policy: {condition: on-failure, max_attempts: 2}}
+    depends_on: {db: {condition: service_healthy, restart: true}}
+    links: ['db:database']
+    ports: ['18100-18110:80']
+    networks: [back]
+    post_start: [{command: ['true']}]
+    pre_stop: [{command: ['true']}]
+  job:
+    image: demo
+    command: ['true']
+  after:
+    image: demo
+    command: sleep infinity
+    stop_grace_period: 0s
+    depends_on: {job: {condition: service_completed_successfully}}
+    network_mode: none
+    ipc: shareable
+  neighbour:
+    image: demo
+    command: sleep infinity
+    stop_grace_period: 0s
+    network_mode: service:db
+  tracer:
+    image: demo
+    command: sleep infinity
+    stop_grace_period: 0s
+    pid: service:db
+    ipc: container:every-after-1
+    depends_on: [after]
+    volumes_from: [db:ro]
+    network_mode: host
+networks:
+  back: {internal: true, ipam: {config: [{subnet: 10.83.7.0/24}]}}
+  front: {driver_opts: {com.docker.network.driver.mtu: '1400'}, labels: {a: b}}
+volumes:
+  data: {labels: {keep: 'yes'}}
+configs:
+  app: {content: 'level = 1'}
+secrets:
+  token: {file: ./token}
+";
+
+#[test]
+fn nothing_is_done_twice_whatever_a_project_uses() {
+    World::run(|world| {
+        world.import_image("default");
+        let project = world.project("every", FEATURES);
+        project.write("token", "t0ken");
+        let _up = project.compose("up -d --wait").success();
+        let before = project.fields("Name", "ID");
+        let plan = project.compose("plan --detailed-exitcode").success();
+        assert!(plan.stdout.contains("up to date"), "{plan}");
+        let _up = project.compose("up -d --wait").success();
+        assert_eq!(project.fields("Name", "ID"), before);
+        let _down = project.compose("down -v").success();
+    });
+}
+
+#[test]
+fn who_shares_a_namespace_follows_only_where_it_must() {
+    World::run(|world| {
+        world.import_image("default");
+        let project = world.project("every", FEATURES);
+        project.write("token", "t0ken");
+        let _up = project.compose("up -d --wait").success();
+        let changed = |from: &str, to: &str| {
+            let before = project.fields("Name", "ID");
+            project.write("compose.yaml", &FEATURES.replace(from, to));
+            let _up = project.compose("up -d --wait").success();
+            let plan = project.compose("plan --detailed-exitcode").success();
+            assert!(plan.stdout.contains("up to date"), "{plan}");
+            let after = project.fields("Name", "ID");
+            let differs = |name: &&String| before[*name] != after[*name];
+            after.keys().filter(differs).cloned().collect::<Vec<_>>()
+        };
+        let follows = changed("LEVEL: debug", "LEVEL: info");
+        assert_eq!(follows, ["every-db-1", "every-tracer-1"]);
+        let moved = changed("aliases: [store]", "aliases: [shop]");
+        assert_eq!(moved, ["every-db-1", "every-neighbour-1", "every-tracer-1"]);
+        let in_place = changed("mem_limit: 64m", "mem_limit: 65m");
+        assert_eq!(
+            in_place,
+            ["every-db-1", "every-neighbour-1", "every-tracer-1"]
+        );
+        let _down = project.compose("down -v").success();
+    });
+}

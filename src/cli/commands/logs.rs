@@ -294,7 +294,7 @@ mod tests {
     proptest! {
         #[test]
         fn no_moment_panics(text in "[0-9hmsnuµ.+T:Z-]{0,20}") {
-            let _ = moment("since", Some(&text), Timestamp::UNIX_EPOCH);
+            moment("since", Some(&text), Timestamp::UNIX_EPOCH).ok();
         }
     }
 }

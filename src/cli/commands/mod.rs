@@ -10,6 +10,7 @@ mod logs;
 mod ls;
 mod pause;
 mod plan;
+mod port;
 mod ps;
 mod restart;
 mod rm;
@@ -45,6 +46,7 @@ pub(crate) enum Command {
     Ls(ls::LsArgs),
     Pause(pause::PauseArgs),
     Plan(plan::PlanArgs),
+    Port(port::PortArgs),
     Ps(ps::PsArgs),
     Restart(restart::RestartArgs),
     Rm(rm::RmArgs),
@@ -77,6 +79,7 @@ pub(crate) fn run(command: Command, context: &mut Context) -> Result<ExitStatus,
         Command::Ls(arguments) => ls::run(context, &arguments),
         Command::Pause(arguments) => pause::run(context, &arguments),
         Command::Plan(arguments) => plan::run(context, &arguments),
+        Command::Port(arguments) => port::run(context, &arguments),
         Command::Ps(arguments) => ps::run(context, &arguments),
         Command::Restart(arguments) => restart::run(context, &arguments),
         Command::Rm(arguments) => rm::run(context, &arguments),
@@ -108,41 +111,49 @@ fn perform_within(
     request: Request,
     limit: Option<Duration>,
 ) -> Result<Outcome, CommandError> {
-    block_on(async {
-        if !ui.dry_run {
-            let work = async |replies: Replies| {
-                let tell = |reply| {
-                    // Whoever shows replies lives as long as the work.
-                    replies.send(reply).ok();
-                };
-                let asked = stack.ask(request, tell);
-                match limit {
-                    Some(limit) => timeout(limit, asked)
-                        .await
-                        .unwrap_or(Err(StackError::NotHealthy { after: limit })),
-                    None => asked.await,
-                }
+    block_on(request_within(ui, stack, operation, request, limit))
+}
+
+async fn request_within(
+    ui: &mut Ui,
+    stack: &Stack,
+    operation: &'static str,
+    request: Request,
+    limit: Option<Duration>,
+) -> Result<Outcome, CommandError> {
+    if !ui.dry_run {
+        let work = async |replies: Replies| {
+            let tell = |reply| {
+                // Whoever shows replies lives as long as the work.
+                replies.send(reply).ok();
             };
-            return drive(ui, operation, work).await;
-        }
-        let Some(plan) = stack.plan(&request).await? else {
-            return Ok(Outcome::Unchanged);
+            let asked = stack.ask(request, tell);
+            match limit {
+                Some(limit) => timeout(limit, asked)
+                    .await
+                    .unwrap_or(Err(StackError::NotHealthy { after: limit })),
+                None => asked.await,
+            }
         };
-        let mut renderer = Renderer::new(ui, operation);
-        for warning in &plan.warnings {
-            ui.warn(warning);
-        }
-        for progress in rehearse(&plan) {
-            renderer.progress(ui, &progress);
-        }
-        renderer.finish(ui);
-        let outcome = if plan.is_empty() {
-            Outcome::Unchanged
-        } else {
-            Outcome::Applied
-        };
-        Ok(outcome)
-    })
+        return drive(ui, operation, work).await;
+    }
+    let Some(plan) = stack.plan(&request).await? else {
+        return Ok(Outcome::Unchanged);
+    };
+    let mut renderer = Renderer::new(ui, operation);
+    for warning in &plan.warnings {
+        ui.warn(warning);
+    }
+    for progress in rehearse(&plan) {
+        renderer.progress(ui, &progress);
+    }
+    renderer.finish(ui);
+    let outcome = if plan.is_empty() {
+        Outcome::Unchanged
+    } else {
+        Outcome::Applied
+    };
+    Ok(outcome)
 }
 
 /// As [`perform`], for a request about containers of `services`, with files or without.

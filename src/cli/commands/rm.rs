@@ -4,7 +4,7 @@ use std::io::BufRead as _;
 
 use clap::Args;
 
-use super::perform;
+use super::request_within;
 use crate::cli::drive::block_on;
 use crate::cli::error::{CommandError, ExitStatus};
 use crate::cli::globals::Context;
@@ -40,26 +40,28 @@ pub(crate) fn run(context: &mut Context, arguments: &RmArgs) -> Result<ExitStatu
         arguments.stop,
         arguments.volumes,
     );
-    let plan = block_on(async { Ok(stack.plan(&request).await?) })?.unwrap_or_default();
-    let names = removed(&plan);
     let ui = &mut context.ui;
-    if names.is_empty() {
-        ui.talk("No stopped containers\n");
-        return Ok(ExitStatus::Success);
-    }
-    let question = format!("Going to remove {}", names.join(", "));
-    if arguments.force || ui.dry_run {
-        ui.data(&format!("{question}\n"))?;
-        ui.flush()?;
-    } else {
-        ui.data(&format!("{question} [yN] "))?;
-        ui.flush()?;
-        if !confirmed()? {
+    block_on(async {
+        let plan = stack.plan(&request).await?.unwrap_or_default();
+        let names = removed(&plan);
+        if names.is_empty() {
+            ui.talk("No stopped containers\n");
             return Ok(ExitStatus::Success);
         }
-    }
-    perform(ui, &stack, "rm", request)?;
-    Ok(ExitStatus::Success)
+        let question = format!("Going to remove {}", names.join(", "));
+        if arguments.force || ui.dry_run {
+            ui.data(&format!("{question}\n"))?;
+            ui.flush()?;
+        } else {
+            ui.data(&format!("{question} [yN] "))?;
+            ui.flush()?;
+            if !confirmed()? {
+                return Ok(ExitStatus::Success);
+            }
+        }
+        request_within(ui, &stack, "rm", request, None).await?;
+        Ok(ExitStatus::Success)
+    })
 }
 
 /// Names of the containers that `plan` removes.

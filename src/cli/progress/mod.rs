@@ -9,7 +9,7 @@ use serde_json::json;
 use self::tty::TaskList;
 use super::terminal;
 use super::ui::{ProgressMode, Ui};
-use crate::supervisor::protocol::{Progress, ProgressStatus, Reply};
+use crate::supervisor::protocol::{Failure, Progress, ProgressStatus, Reply};
 
 /// What Docker puts before each line of a dry run.
 const DRY_RUN: &str = " DRY-RUN MODE - ";
@@ -97,6 +97,26 @@ impl Renderer {
 
     pub(crate) fn progress(&mut self, ui: &mut Ui, progress: &Progress) {
         self.event(ui, Event::from(progress));
+    }
+
+    /// Marks the resources that failed; the error itself is reported elsewhere.
+    pub(crate) fn failed(&mut self, ui: &mut Ui, failures: &[Failure]) {
+        for failure in failures {
+            let Some((kind, name)) = failure.resource.split_once(' ') else {
+                continue;
+            };
+            let mut kind = kind.to_owned();
+            if let Some(first) = kind.get_mut(..1) {
+                first.make_ascii_uppercase();
+            }
+            let event = Event {
+                id: format!("{kind} {name}"),
+                status: "Error".into(),
+                detail: String::new(),
+                phase: Phase::Error,
+            };
+            self.event(ui, event);
+        }
     }
 
     fn event(&mut self, ui: &mut Ui, event: Event) {

@@ -9,7 +9,7 @@ use ipnet::IpNet;
 use super::nft::{Bridge, CHAINS, Forward, Rules, protocol_number};
 use crate::network::NetworkError;
 use crate::network::error::netlink_failed;
-use crate::network::netlink::nftables;
+use crate::network::netlink::nftables::{self, Element};
 
 /// Keys and values as the kernel keeps them.
 type Elements = BTreeMap<Vec<u8>, Vec<u8>>;
@@ -78,7 +78,7 @@ pub(super) fn expected(rules: &Rules) -> Table {
         }
     }
     for forward in &rules.forwards {
-        let (set, key, value) = forward_element(forward);
+        let Element { set, key, value } = element(forward);
         table.insert(set, key, value);
     }
     table
@@ -97,8 +97,8 @@ fn interface_key(name: &str) -> Vec<u8> {
     key
 }
 
-/// Each part of a key takes a multiple of four bytes.
-fn forward_element(forward: &Forward) -> (&'static str, Vec<u8>, Vec<u8>) {
+/// The element of a published port. Each part of a key takes a multiple of four bytes.
+pub(super) fn element(forward: &Forward) -> Element {
     let port = |number: u16| {
         let [high, low] = number.to_be_bytes();
         [high, low, 0, 0]
@@ -106,12 +106,13 @@ fn forward_element(forward: &Forward) -> (&'static str, Vec<u8>, Vec<u8>) {
     let protocol = protocol_number(&forward.port.protocol);
     let tail = [[protocol, 0, 0, 0], port(forward.port.host_port)].concat();
     let value = [forward.target.octets(), port(forward.port.container_port)].concat();
-    match forward.port.host_ip {
+    let (set, key) = match forward.port.host_ip {
         IpAddr::V4(address) if !address.is_unspecified() => {
-            ("ports", [&address.octets()[..], &tail].concat(), value)
+            ("ports", [&address.octets()[..], &tail].concat())
         }
-        _ => ("ports_any", tail, value),
-    }
+        _ => ("ports_any", tail),
+    };
+    Element { set, key, value }
 }
 
 impl Table {
@@ -199,7 +200,7 @@ mod tests {
 
     #[test]
     fn keys_are_padded_part_by_part() {
-        let (set, key, value) = forward_element(&forward([127, 0, 0, 1]));
+        let Element { set, key, value } = element(&forward([127, 0, 0, 1]));
         assert_eq!(set, "ports");
         assert_eq!(key, [127, 0, 0, 1, 6, 0, 0, 0, 0x1f, 0x90, 0, 0]);
         assert_eq!(value, [10, 1, 0, 2, 0, 80, 0, 0]);

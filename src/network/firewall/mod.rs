@@ -17,6 +17,7 @@ use super::batch::{Batch, lock};
 use super::error::io_failed;
 use super::layout::Layout;
 use super::netlink::conntrack::{self, Forget};
+use super::netlink::nftables::{self, Element};
 use super::{NetworkError, process};
 
 const LIMIT: Duration = Duration::from_secs(30);
@@ -125,22 +126,31 @@ impl Firewall {
     ) -> Result<(), NetworkError> {
         let file = self.layout.lock_file("firewall")?;
         file.lock().map_err(io_failed("lock the firewall"))?;
-        let (rules, networks) = records()?;
         let Change { add, remove, .. } = change;
+        let elements = || {
+            let of = |forwards: &[Forward]| -> Vec<Element> {
+                forwards.iter().map(live::element).collect()
+            };
+            let changed = nftables::change(&self.layout.table(), &of(remove), &of(add));
+            changed.inspect_err(|error| tracing::debug!(%error, "the firewall is written anew"))
+        };
+        // What only grows needs no look at the records.
+        let grows = remove.is_empty() && !change.rebuild && !change.check;
+        if grows && elements().is_ok() {
+            return Ok(());
+        }
+        let (rules, networks) = records()?;
         // A record may claim the port of one that goes; only the records know who has it then.
         let disputed = remove.iter().any(|gone| {
             let mut claims = rules.forwards.iter().chain(add);
             claims.any(|claim| claim.same_key(gone))
         });
-        let rebuild = disputed || change.rebuild || (change.check && !self.is_whole(&rules)?);
-        if !rebuild {
-            let elements = nft::change(&self.layout.table(), add, remove);
-            match run_nft(&elements) {
-                Ok(()) => return Ok(()),
-                Err(error) => tracing::debug!(%error, "the firewall is written anew"),
-            }
+        let rebuild =
+            grows || disputed || change.rebuild || (change.check && !self.is_whole(&rules)?);
+        if rebuild || elements().is_err() {
+            self.rebuild(&rules, networks)?;
         }
-        self.rebuild(&rules, networks)
+        Ok(())
     }
 
     fn is_whole(&self, rules: &Rules) -> Result<bool, NetworkError> {

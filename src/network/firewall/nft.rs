@@ -199,23 +199,6 @@ pub(super) fn replace(table: &str, rules: &Rules) -> String {
     text
 }
 
-/// Adds and deletes elements. Adding one that is there and deleting one that is not are both fine.
-pub(super) fn change(table: &str, add: &[Forward], remove: &[Forward]) -> String {
-    let mut text = String::new();
-    for forward in remove {
-        let (map, key) = forward.key();
-        let element = forward.element();
-        let _ = writeln!(text, "add element ip {table} {map} {{ {element} }}");
-        let _ = writeln!(text, "delete element ip {table} {map} {{ {key} }}");
-    }
-    for forward in add {
-        let (map, _) = forward.key();
-        let element = forward.element();
-        let _ = writeln!(text, "add element ip {table} {map} {{ {element} }}");
-    }
-    text
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -298,15 +281,5 @@ mod tests {
             ],
         };
         assert_eq!(replace("compose", &rules).matches("6 . 80 :").count(), 1);
-    }
-
-    #[test]
-    fn a_removed_element_need_not_be_there() {
-        let gone = forward([0, 0, 0, 0], 80, [10, 1, 0, 2]);
-        assert_eq!(
-            change("compose", &[], &[gone]),
-            "add element ip compose ports_any { 6 . 80 : 10.1.0.2 . 80 }\n\
-             delete element ip compose ports_any { 6 . 80 }\n"
-        );
     }
 }

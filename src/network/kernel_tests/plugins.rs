@@ -248,8 +248,14 @@ fn a_reboot_attaches_by_plugins_again_at_the_same_address() {
             .sandbox("web-1", &["direct"], &[port(None, 8080, 80)])
             .await;
         let address = web.address();
+        let before = links();
         crate::network::namespace::remove(&web.record.netns).expect("removed");
         drop(web);
+        // A reboot leaves no interface behind; the kernel needs a moment for the one of a namespace.
+        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
+        while links() == before && std::time::Instant::now() < deadline {
+            std::thread::sleep(std::time::Duration::from_millis(10));
+        }
         let held = world
             .networks
             .repair_sandbox("web-1")

@@ -1,5 +1,5 @@
-//! The parts of nftables that have to be fast: redirecting a port inside of a new namespace, and looking at what is in a
-//! table. Tables of rules are written as text for `nft` instead.
+//! The parts of nftables that have to be fast: redirecting a port inside of a new namespace, changing elements, and
+//! looking at what is in a table. Tables of rules are written as text for `nft` instead.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -16,7 +16,9 @@ const DELETE_TABLE: u16 = 0xa02;
 const NEW_CHAIN: u16 = 0xa03;
 const NEW_RULE: u16 = 0xa06;
 const GET_RULE: u16 = 0xa07;
+const NEW_ELEMENT: u16 = 0xa0c;
 const GET_ELEMENT: u16 = 0xa0d;
+const DELETE_ELEMENT: u16 = 0xa0e;
 const BATCH_BEGIN: u16 = 16;
 const BATCH_END: u16 = 17;
 const FLAG_APPEND: u16 = 0x800;
@@ -149,6 +151,11 @@ pub(in crate::network) fn redirect(table: &str, redirects: &[Redirect]) -> io::R
             .nested(RULE_EXPRESSIONS, |message| redirection(message, *redirect));
         messages.push(rule);
     }
+    transaction(messages)
+}
+
+/// Does all of it or nothing.
+fn transaction(messages: Vec<Message>) -> io::Result<()> {
     let frame = |kind| {
         let [high, low] = SUBSYSTEM.to_be_bytes();
         Message::new(kind, 0, &[0, 0, high, low])
@@ -156,6 +163,46 @@ pub(in crate::network) fn redirect(table: &str, redirects: &[Redirect]) -> io::R
     let mut socket = Socket::open(Some(netlink::NETFILTER))?;
     let results = socket.execute_between(frame(BATCH_BEGIN), messages, frame(BATCH_END))?;
     results.into_iter().collect()
+}
+
+/// An element of a map.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::network) struct Element {
+    pub(in crate::network) set: &'static str,
+    pub(in crate::network) key: Vec<u8>,
+    pub(in crate::network) value: Vec<u8>,
+}
+
+impl Element {
+    fn message(&self, kind: u16, flags: u16, table: &str) -> Message {
+        Message::new(kind, flags, &HEADER)
+            .text(ELEMENTS_TABLE, table)
+            .text(ELEMENTS_SET, self.set)
+            .nested(ELEMENTS_LIST, |message| {
+                message.nested(LIST_ELEMENT, |message| {
+                    let message = data(message, ELEMENT_KEY, &self.key);
+                    data(message, ELEMENT_DATA, &self.value)
+                })
+            })
+    }
+}
+
+/// Removes and adds elements. Removing one that is not there and adding one that is are both fine; another value under
+/// the key of either is an error.
+pub(in crate::network) fn change(
+    table: &str,
+    remove: &[Element],
+    add: &[Element],
+) -> io::Result<()> {
+    let mut messages = Vec::new();
+    for element in remove {
+        messages.push(element.message(NEW_ELEMENT, FLAG_CREATE, table));
+        messages.push(element.message(DELETE_ELEMENT, 0, table));
+    }
+    for element in add {
+        messages.push(element.message(NEW_ELEMENT, FLAG_CREATE, table));
+    }
+    transaction(messages)
 }
 
 /// Expressions of the rules of a table, as bytes, by chain; none if there is no such table.

@@ -16,7 +16,6 @@ const GET_ADDRESS: u16 = 22;
 const NEW_ROUTE: u16 = 24;
 const DELETE_ROUTE: u16 = 25;
 const GET_ROUTE: u16 = 26;
-const DELETE_NEIGHBOUR: u16 = 29;
 
 const FAMILY_IPV4: u8 = 2;
 const LINK_UP: u32 = 1;
@@ -34,6 +33,8 @@ const INFO_DATA: u16 = 2;
 const INFO_SLAVE_KIND: u16 = 4;
 const INFO_SLAVE_DATA: u16 = 5;
 const VETH_PEER: u16 = 1;
+const PORT_STATE: u16 = 1;
+const FORWARDING: u8 = 3;
 const PORT_HAIRPIN: u16 = 4;
 const PORT_ISOLATED: u16 = 33;
 
@@ -48,8 +49,6 @@ const TABLE_MAIN: u8 = 254;
 const PROTOCOL_BOOT: u8 = 3;
 const SCOPE_UNIVERSE: u8 = 0;
 const TYPE_UNICAST: u8 = 1;
-
-const NEIGHBOUR_DESTINATION: u16 = 1;
 
 /// Group of interfaces that are about to be deleted.
 const DOOMED: u32 = 0x636f_6d70;
@@ -68,6 +67,8 @@ pub(in crate::network) struct Link {
     /// Index of the bridge that it is a port of.
     pub(in crate::network) master: Option<u32>,
     pub(in crate::network) is_up: bool,
+    /// As a port of a bridge it passes frames on.
+    pub(in crate::network) forwards: bool,
 }
 
 /// A pair of virtual Ethernet interfaces to be made.
@@ -167,6 +168,11 @@ pub(in crate::network) fn set_master(name: &str, master: u32) -> Message {
     change_link(name, LINK_UP).attribute(LINK_MASTER, &master.to_ne_bytes())
 }
 
+/// Sets the hardware address. Also if it is the same as before, neighbours are told where `arp_notify` is set.
+pub(in crate::network) fn set_mac(name: &str, mac: Mac) -> Message {
+    change_link(name, 0).attribute(LINK_ADDRESS, &mac)
+}
+
 pub(in crate::network) fn set_up(name: &str) -> Message {
     change_link(name, LINK_UP)
 }
@@ -233,14 +239,6 @@ pub(in crate::network) fn delete_default_route() -> Message {
     message
 }
 
-/// Forgets the hardware address of a neighbour.
-pub(in crate::network) fn delete_neighbour(index: u32, address: Ipv4Addr) -> Message {
-    let mut header = [0; 12];
-    header[0] = FAMILY_IPV4;
-    header[4..8].copy_from_slice(&index.to_ne_bytes());
-    Message::new(DELETE_NEIGHBOUR, 0, &header).attribute(NEIGHBOUR_DESTINATION, &address.octets())
-}
-
 fn read_link(payload: &[u8]) -> Option<Link> {
     let mut link = Link {
         index: word(payload, 4),
@@ -253,6 +251,10 @@ fn read_link(payload: &[u8]) -> Option<Link> {
             LINK_ALIAS => link.alias = string(value),
             LINK_ADDRESS => link.mac = value.try_into().unwrap_or_default(),
             LINK_MTU => link.mtu = word(value, 0),
+            LINK_INFO => {
+                let state = find(value, INFO_SLAVE_DATA).and_then(|data| find(data, PORT_STATE));
+                link.forwards = state == Some(&[FORWARDING][..]);
+            }
             LINK_MASTER => link.master = Some(word(value, 0)),
             _ => {}
         }

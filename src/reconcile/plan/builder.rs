@@ -258,6 +258,11 @@ pub(super) fn is_up(container: &ObservedContainer) -> bool {
     )
 }
 
+/// Whether nothing but a record is left of a container.
+pub(super) fn is_gone(container: &ObservedContainer) -> bool {
+    matches!(container.status, Status::Dead | Status::Removing)
+}
+
 /// Whether `sandbox` belongs to the container.
 pub(super) fn uses(container: &ObservedContainer, sandbox: &SandboxRecord) -> bool {
     let id = sandbox.spec.id.as_str();

@@ -77,9 +77,8 @@ impl<'a> Down<'a> {
                     || project.disabled_services.contains_key(&container.service)
             });
             let is_named = self.is_whole() || self.options.services.contains(&container.service);
-            if is_named && (is_known || !self.is_whole()) {
-                going.push(container);
-            } else if !is_known && self.options.remove_orphans {
+            let is_wanted_gone = is_named && (is_known || !self.is_whole());
+            if is_wanted_gone || !is_known && self.options.remove_orphans {
                 going.push(container);
             } else if !is_known {
                 orphans.push(container.name.as_str());

@@ -256,7 +256,7 @@ impl<'a> Lifecycle<'a> {
         for service in walk.order() {
             let is_job = walk.is_awaited_job(service);
             let mut starting = walk.of_service(service);
-            starting.retain(|container| !is_up(container) && !(is_job && has_completed(container)));
+            starting.retain(|container| !(is_up(container) || is_job && has_completed(container)));
             let gate = if starting.is_empty() {
                 Gate::default()
             } else {

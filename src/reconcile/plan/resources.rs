@@ -32,7 +32,8 @@ pub(super) struct Replaced<'a> {
     pub(super) reasons: Vec<Reason>,
 }
 
-/// Whether a sandbox goes or is made anew by the plan, so that its networks can be replaced.
+/// Whether a sandbox goes or is made anew by the plan, so that its networks can be replaced. There is none if something
+/// must not be made anew.
 pub(super) type IsReplaceable<'a> = dyn Fn(&SandboxRecord) -> bool + 'a;
 
 pub(super) fn plan_resources<'a>(
@@ -41,7 +42,7 @@ pub(super) fn plan_resources<'a>(
     desired: &'a DesiredState,
     services: &[&DesiredService],
     observed: &'a Observed,
-    is_replaceable: &IsReplaceable<'_>,
+    is_replaceable: Option<&IsReplaceable<'_>>,
 ) -> Result<Resources<'a>, PlanError> {
     let mut resources = Resources::default();
     let used: BTreeSet<&str> = services
@@ -125,7 +126,7 @@ fn plan_network<'a>(
     project: &str,
     network: &'a DesiredNetwork,
     observed: &'a Observed,
-    is_replaceable: &IsReplaceable<'_>,
+    is_replaceable: Option<&IsReplaceable<'_>>,
     resources: &mut Resources<'a>,
 ) -> Result<(), PlanError> {
     let spec = &network.spec;
@@ -162,39 +163,40 @@ fn plan_network<'a>(
         }
     }
     if !reasons.is_empty() {
-        let mut users: Vec<&str> = observed
-            .sandboxes
-            .iter()
-            .filter(|sandbox| is_attached(sandbox, name) && !is_replaceable(sandbox))
-            .map(|sandbox| sandbox.spec.id.as_str())
-            .collect();
-        users.extend(
-            observed
-                .other_users
-                .get(name)
-                .into_iter()
-                .flatten()
-                .map(String::as_str),
-        );
-        if users.is_empty() {
-            change = "recreate";
-            let reasons = reasons.clone();
-            resources
-                .replaced
-                .insert(name, Replaced { network, reasons });
-        } else {
+        let kept = match is_replaceable {
+            None => Some("nothing is to be recreated".to_owned()),
+            Some(is_replaceable) => users(name, observed, is_replaceable),
+        };
+        if let Some(why) = kept {
             builder.warn(format!(
-                "network `{name}` has changed but is kept as it is: it is in use by {}",
-                users.join(", ")
+                "network `{name}` has changed but is kept as it is: {why}"
             ));
             resources
                 .kept_networks
                 .insert(name, network_definition(&existing.spec));
             reasons.clear();
+        } else {
+            change = "recreate";
+            let reasons = reasons.clone();
+            resources
+                .replaced
+                .insert(name, Replaced { network, reasons });
         }
     }
     builder.change("network", name, None, change, reasons);
     Ok(())
+}
+
+/// Who keeps a network from being replaced.
+fn users(network: &str, observed: &Observed, is_replaceable: &IsReplaceable<'_>) -> Option<String> {
+    let own = observed
+        .sandboxes
+        .iter()
+        .filter(|sandbox| is_attached(sandbox, network) && !is_replaceable(sandbox))
+        .map(|sandbox| sandbox.spec.id.as_str());
+    let others = observed.other_users.get(network).into_iter().flatten();
+    let users: Vec<&str> = own.chain(others.map(String::as_str)).collect();
+    (!users.is_empty()).then(|| format!("it is in use by {}", users.join(", ")))
 }
 
 fn definition_changes(existing: &NetworkRecord, network: &DesiredNetwork) -> Vec<Reason> {

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::builder::{Builder, Gate, is_up, lives_in, meets, uses};
+use super::exclusive::conflict;
 use super::order::{Needs, Stop, stop_in_order};
 use super::resources::{Resources, is_attached};
 use super::slots::{Context, Replicas, SandboxChange, Slot, SlotChange};
@@ -10,7 +11,7 @@ use super::{Action, Plan, Reason, StepId, UpOptions};
 use crate::container::Desired;
 use crate::graph::Requirement;
 use crate::model::Condition;
-use crate::network::{PortRequest, SandboxRecord, SandboxSpec};
+use crate::network::SandboxRecord;
 use crate::reconcile::desired::DesiredService;
 use crate::reconcile::observe::{Observed, ObservedContainer};
 
@@ -348,9 +349,11 @@ impl<'a> Schedule<'a> {
                     removed.get(id).or_else(|| self.stopped.get(id)).copied()
                 })
                 .collect();
-            let lost = self.observed.containers.iter().filter(|container| {
-                is_up(container) && lives_in(container, sandbox) && !self.moves_out(container)
-            });
+            let lost = self
+                .observed
+                .containers
+                .iter()
+                .filter(|container| lives_in(container, sandbox) && !self.moves_out(container));
             let lost: Vec<&str> = lost.map(|container| container.name.as_str()).collect();
             if !lost.is_empty() {
                 let lost = lost.join(", ");
@@ -586,33 +589,4 @@ fn updated(slot: &Slot<'_>, current: &ObservedContainer) -> Option<Desired> {
         }
     }
     (new != *old).then_some(new)
-}
-
-/// Whether two sandboxes cannot exist at the same time: they publish the same port or have the same address.
-fn conflict(old: &SandboxSpec, new: &SandboxSpec) -> bool {
-    let same_address = old.attachments.iter().any(|old| {
-        new.attachments.iter().any(|new| {
-            let same = |old: Option<std::net::IpAddr>, new| old.is_some() && old == new;
-            old.network == new.network && (same(old.ipv4, new.ipv4) || same(old.ipv6, new.ipv6))
-        })
-    });
-    same_address
-        || old
-            .ports
-            .iter()
-            .any(|old| new.ports.iter().any(|new| same_port(old, new)))
-}
-
-fn same_port(old: &PortRequest, new: &PortRequest) -> bool {
-    let (Some(a), Some(b)) = (old.host_ports, new.host_ports) else {
-        return false;
-    };
-    let is_any = |address: &Option<String>| {
-        address
-            .as_deref()
-            .is_none_or(|address| matches!(address, "0.0.0.0" | "::"))
-    };
-    let overlap = a.0 <= b.1 && b.0 <= a.1;
-    let same_address = old.host_ip == new.host_ip || is_any(&old.host_ip) || is_any(&new.host_ip);
-    old.protocol == new.protocol && overlap && same_address
 }

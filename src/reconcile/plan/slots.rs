@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use super::builder::{has_completed, is_up};
+use super::builder::{has_completed, is_gone, is_up};
 use super::resources::Resources;
 use super::{Reason, Recreate};
 use crate::graph::Graph;
@@ -10,7 +10,7 @@ use crate::model::Condition;
 use crate::network::{SandboxRecord, SandboxSpec};
 use crate::reconcile::desired::{DesiredContainer, DesiredService, Parent};
 use crate::reconcile::diff::{Class, diff, strongest, value_changes};
-use crate::reconcile::observe::{Observed, ObservedContainer, Status};
+use crate::reconcile::observe::{Observed, ObservedContainer};
 
 /// What happens to the container of a slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -183,6 +183,13 @@ impl<'a> Context<'a> {
         let mut is_moved = false;
         for (role, parent) in &service.parents {
             let Parent::Service(parent) = parent else {
+                // Which container that is shows only when it starts.
+                let old = current.and_then(|current| current.desired.as_ref());
+                let old = old.and_then(|desired| desired.parents.get(role)).cloned();
+                wanted
+                    .desired
+                    .parents
+                    .extend(old.map(|old| (role.clone(), old)));
                 continue;
             };
             let tie = self.tie(role, parent, decided);
@@ -302,7 +309,7 @@ impl<'a> Context<'a> {
         follows: Vec<Reason>,
         sandbox_reasons: Vec<Reason>,
     ) {
-        let is_gone = matches!(current.status, Status::Dead | Status::Removing);
+        let is_gone = is_gone(current);
         let not_running = Reason::NotRunning {
             exit_code: current.exit_code,
         };
@@ -381,7 +388,7 @@ fn divergence(
     sandbox_reasons: Vec<Reason>,
 ) -> (Option<Class>, Vec<Reason>) {
     let mut reasons = Vec::new();
-    let mut class = None;
+    let mut class;
     if let Some(old) = &current.desired {
         let differences = diff(old, &slot.wanted.desired);
         class = strongest(&differences);

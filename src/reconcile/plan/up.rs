@@ -6,7 +6,7 @@ use indexmap::IndexSet;
 
 use super::builder::{Builder, is_up, uses};
 use super::error::require_services;
-use super::resources::{Resources, plan_resources};
+use super::resources::{IsReplaceable, Resources, plan_resources};
 use super::schedule::Schedule;
 use super::slots::{Context, Policy, Replicas, SlotChange};
 use super::{Plan, PlanError, Reason, Recreate, UpOptions};
@@ -45,6 +45,7 @@ pub fn plan_up(
         require_names(&services, options)?;
         let mut builder = Builder::default();
         warn_of_other_checkout(&mut builder, project, observed);
+        warn_of_providers(&mut builder, desired, &selected);
         let orphans = orphans(project, observed);
         let resources = up.resources(&mut builder, &services, &orphans)?;
         let decided = up.decide(&services, &resources);
@@ -152,13 +153,17 @@ impl<'a> Up<'a, '_> {
             let mut users = containers.filter(|container| uses(container, sandbox));
             users.all(|container| {
                 let is_orphan = orphans.iter().any(|orphan| orphan.id == container.id);
-                let is_renewed = services.iter().any(|service| {
-                    let policy = self.policy(service);
-                    service.name == container.service
-                        && (policy.recreate != Recreate::Never || policy.replicas == Some(0))
-                });
+                let is_renewed = services
+                    .iter()
+                    .any(|service| service.name == container.service);
                 is_orphan && self.options.remove_orphans || is_renewed && !container.one_off
             })
+        };
+        let options = [self.options.recreate, self.options.recreate_dependencies];
+        let is_replaceable: Option<&IsReplaceable<'_>> = if options.contains(&Recreate::Never) {
+            None
+        } else {
+            Some(&is_replaceable)
         };
         let project = &self.project.name;
         plan_resources(
@@ -167,7 +172,7 @@ impl<'a> Up<'a, '_> {
             self.desired,
             services,
             self.observed,
-            &is_replaceable,
+            is_replaceable,
         )
     }
 
@@ -238,6 +243,17 @@ fn replicas(service: &DesiredService, options: &UpOptions) -> u32 {
         .get(&service.name)
         .copied()
         .unwrap_or(service.replicas)
+}
+
+fn warn_of_providers(builder: &mut Builder, desired: &DesiredState, selected: &IndexSet<&str>) {
+    let services = desired.services.values();
+    let provided = services.filter(|service| service.is_provided);
+    for service in provided.filter(|service| selected.contains(service.name.as_str())) {
+        builder.warn(format!(
+            "service `{}` is run by a provider, which is not supported; it is left out",
+            service.name
+        ));
+    }
 }
 
 fn warn_of_orphans(builder: &mut Builder, options: &UpOptions, orphans: &[&ObservedContainer]) {

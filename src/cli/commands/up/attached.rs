@@ -122,6 +122,9 @@ impl Session<'_> {
                 // Polled until it has ended, or given up for a successor.
                 result = next_result(&mut work) => {
                     work = None;
+                    if let Err(StackError::Failed(failures)) = &result {
+                        renderer.failed(ui, failures);
+                    }
                     renderer.finish(ui);
                     match result {
                         Ok(()) => {}

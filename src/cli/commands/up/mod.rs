@@ -261,7 +261,7 @@ mod tests {
     use clap::Parser;
 
     use super::*;
-    use crate::model::{Dependency, Service};
+    use crate::model::{Condition, Dependency, Service};
 
     #[derive(Parser)]
     struct Cli {
@@ -332,7 +332,7 @@ mod tests {
     fn project() -> Project {
         let service = |name: &str, attach, needs: &[&str]| {
             let dependency = Dependency {
-                condition: Default::default(),
+                condition: Condition::default(),
                 restart: false,
                 required: true,
             };

@@ -1,8 +1,10 @@
 //! Plans are tried on a world made of plain data.
 
+mod dependencies;
 mod down;
 mod lifecycle;
 mod properties;
+mod resources;
 mod up;
 mod world;
 
@@ -12,7 +14,7 @@ use indexmap::IndexMap;
 
 use super::*;
 use crate::image::Image;
-use crate::model::{Dependency, Network, Port, Project, Service, Volume};
+use crate::model::{Dependency, Hook, Network, Port, Project, Service, Volume};
 use crate::reconcile::desired::{DesiredState, Facts, desired};
 
 use world::World;
@@ -76,6 +78,21 @@ fn needing_when(names: &[&str], condition: Condition) -> Service {
         depends_on: names.iter().map(dependency).collect(),
         ..service()
     }
+}
+
+fn environment(service: &mut Service, key: &str, value: &str) {
+    service.environment.insert(key.into(), Some(value.into()));
+}
+
+fn options(services: &[&str]) -> UpOptions {
+    UpOptions {
+        services: services.iter().map(|name| (*name).into()).collect(),
+        ..UpOptions::default()
+    }
+}
+
+fn hooks(count: usize) -> Vec<Hook> {
+    vec![Hook::default(); count]
 }
 
 fn port(published: &str, target: u16) -> Port {

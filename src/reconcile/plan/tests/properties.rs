@@ -368,7 +368,7 @@ proptest! {
     #[test]
     fn a_slot_is_never_made_twice(first in sample(), second in sample(), options in options()) {
         let mut world = World::default();
-        bring_up(&mut world, &first, &UpOptions::default(), |_| 0);
+        drop(bring_up(&mut world, &first, &UpOptions::default(), |_| 0));
         let state = wanted_with(&second.project, Some(&image("sha256:2")), &second.contents);
         let options = UpOptions { services: Vec::new(), ..options };
         let plan = plan_up(&second.project, &state, &world.observed, &options).unwrap();
@@ -414,7 +414,7 @@ proptest! {
         seed in any::<[u8; 32]>(),
     ) {
         let mut world = World::default();
-        bring_up(&mut world, &first, &UpOptions::default(), |_| 0);
+        drop(bring_up(&mut world, &first, &UpOptions::default(), |_| 0));
         happen(&mut world, &accidents);
         let options = DownOptions {
             remove_orphans: true,
@@ -439,7 +439,7 @@ proptest! {
         seed in any::<[u8; 32]>(),
     ) {
         let mut world = World::default();
-        bring_up(&mut world, &sample, &UpOptions::default(), |_| 0);
+        drop(bring_up(&mut world, &sample, &UpOptions::default(), |_| 0));
         let names: Vec<String> = world.names().into_iter().map(String::from).collect();
         let project = Some(&sample.project);
         let mut choose = chooser(seed);
