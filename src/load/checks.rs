@@ -40,6 +40,18 @@ pub(super) fn check(session: &mut Session<'_>, model: &Model) {
             );
         }
     }
+    for (name, entry) in model.root.entries("secrets") {
+        let secret = &entry.value;
+        let has = |key: &str| secret.get(key).is_some();
+        let is_external = secret.get("external").and_then(Node::as_bool) == Some(true);
+        if !is_external && !has("file") && !has("environment") {
+            session.error(
+                Problem::error(format!("`secrets.{name}` does not say where it comes from"))
+                    .at(entry.key)
+                    .expected("`file` or `environment`; drivers are not supported"),
+            );
+        }
+    }
     cycles::check(session, model);
 }
 

@@ -261,7 +261,8 @@ fn unescape(text: &str) -> String {
                     rest = &rest[5..];
                     continue;
                 }
-                ("\\0", 2)
+                // The reference loses the zero of what is no octal escape.
+                ("\\", 2)
             }
             _ => ("\\", 1),
         };

@@ -25,7 +25,7 @@ pub(super) fn files(
     session: &mut Session<'_>,
     environment: &Variables,
     directory: &Path,
-) -> Outcome<Vec<PathBuf>> {
+) -> Outcome<Vec<(PathBuf, Span)>> {
     let given: Vec<PathBuf> = if session.options.env_files.is_empty() {
         environment
             .get("COMPOSE_ENV_FILES")
@@ -45,7 +45,7 @@ pub(super) fn files(
                     &file.to_string_lossy(),
                     &session.options.environment,
                 );
-                session.options.working_dir.join(expanded)
+                (session.options.working_dir.join(expanded), Span::NONE)
             })
             .collect());
     }
@@ -65,7 +65,7 @@ pub(super) fn files(
     }
     let default = directory.join(".env");
     Ok(if default.is_file() {
-        vec![default]
+        vec![(default, Span::NONE)]
     } else {
         Vec::new()
     })
@@ -80,15 +80,15 @@ pub(super) fn parse_flag(text: &str) -> Option<bool> {
     }
 }
 
-/// Adds the variables of files; what is set already stays. A later file wins over an earlier one.
+/// Adds the variables of files; what is set already stays. A later file wins over an earlier one. Each
+/// file comes with the place that names it.
 pub(super) fn add_files(
     session: &mut Session<'_>,
     environment: &mut Variables,
-    files: &[PathBuf],
-    asked_at: Span,
+    files: &[(PathBuf, Span)],
 ) -> Outcome<()> {
     let mut variables = Variables::new();
-    for file in files {
+    for (file, asked_at) in files {
         let display = session.display(file);
         if file.is_dir() {
             return session.fail(
@@ -96,10 +96,10 @@ pub(super) fn add_files(
                     "the env file `{}` is a directory",
                     display.display()
                 ))
-                .at(asked_at),
+                .at(*asked_at),
             );
         }
-        let id = session.read(file, &display, Reason::Given, asked_at)?;
+        let id = session.read(file, &display, Reason::Given, *asked_at)?;
         parse_file(session, id, &mut variables, None, &|name| {
             environment.get(name).cloned()
         })?;

@@ -171,9 +171,7 @@ fn load(session: &mut Session<'_>, include: &Include, from: &Path, scope: &Scope
 
     let mut variables = (*scope.environment).clone();
     let env_files = env_files(session, include, &directory, scope)?;
-    for (file, span) in env_files {
-        environment::add_files(session, &mut variables, &[file], span)?;
-    }
+    environment::add_files(session, &mut variables, &env_files)?;
 
     let mut files = Vec::with_capacity(include.files.len());
     for (file, span) in &include.files {
@@ -235,8 +233,7 @@ fn env_files(
         });
     }
     let mut files = Vec::new();
-    // A later file wins, and variables that are set already stay: so the last comes first.
-    for (file, span) in include.env_files.iter().rev() {
+    for (file, span) in &include.env_files {
         if file == "/dev/null" {
             continue;
         }

@@ -76,7 +76,7 @@ struct Start {
 /// Variables as they are before the files of the project are known.
 struct FirstEnvironment {
     variables: Variables,
-    files: Vec<PathBuf>,
+    files: Vec<(PathBuf, Span)>,
     directory: PathBuf,
 }
 
@@ -85,7 +85,7 @@ fn first_environment(session: &mut Session<'_>) -> Outcome<FirstEnvironment> {
     let given = session.options.files.clone();
     let directory = discover::directory(session, &given);
     let files = environment::files(session, &variables, &directory)?;
-    environment::add_files(session, &mut variables, &files, Span::NONE)?;
+    environment::add_files(session, &mut variables, &files)?;
     Ok(FirstEnvironment {
         variables,
         files,
@@ -105,7 +105,7 @@ fn prepare(session: &mut Session<'_>) -> Outcome<Start> {
     if directory != first_directory {
         let more = environment::files(session, &environment, &directory)?;
         if more != env_files && !more.is_empty() {
-            environment::add_files(session, &mut environment, &more, Span::NONE)?;
+            environment::add_files(session, &mut environment, &more)?;
             env_files = more;
         }
     }
@@ -145,7 +145,7 @@ fn prepare(session: &mut Session<'_>) -> Outcome<Start> {
     environment.insert("COMPOSE_PROJECT_NAME".to_owned(), name.clone());
     Ok(Start {
         environment,
-        env_files,
+        env_files: env_files.into_iter().map(|(file, _)| file).collect(),
         files,
         documents,
         directory,

@@ -251,7 +251,10 @@ impl Composer<'_> {
             Tag::None | Tag::String | Tag::Other => return Value::String(text),
             Tag::Reset | Tag::Override if !plain => return Value::String(text),
             Tag::Reset | Tag::Override => return scalar::resolve_plain(&text),
-            Tag::Null => return Value::Null,
+            Tag::Null => match scalar::resolve_plain(&text) {
+                Value::Null => Some(Value::Null),
+                _ => None,
+            },
             Tag::Integer => match scalar::number(&text) {
                 integer @ Some(Value::Int(_) | Value::Unsigned(_)) => integer,
                 _ => None,

@@ -86,8 +86,7 @@ fn is_float(text: &str) -> bool {
         && !(whole.is_empty() && fraction.is_empty())
 }
 
-/// A float as Go prints it: as few digits as identify it, an exponent below 1e-4 and from 1e21
-/// (which is where YAML and JSON switch) replaced by Go's 1e6.
+/// A float as Go prints it: as few digits as identify it, with an exponent below 1e-4 and from 1e6.
 pub fn format_float(value: f64) -> String {
     if value.is_nan() {
         return "NaN".to_owned();
@@ -95,7 +94,7 @@ pub fn format_float(value: f64) -> String {
     if value.is_infinite() {
         return if value > 0.0 { "+Inf" } else { "-Inf" }.to_owned();
     }
-    format_with_exponent(value, -4, 21)
+    format_with_exponent(value, -4, 6)
 }
 
 /// Formats with an exponent if it is below `low` or at least `high`.
@@ -169,6 +168,8 @@ mod tests {
             (0.5, "0.5"),
             (1.0, "1"),
             (0.0, "0"),
+            (123_456.5, "123456.5"),
+            (1_234_567.5, "1.2345675e+06"),
             (1e21, "1e+21"),
             (1e-7, "1e-07"),
             (-2.25, "-2.25"),
