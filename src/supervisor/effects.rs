@@ -362,12 +362,14 @@ impl RequestEffects {
         let Some(unit) = self.worker.unit(id) else {
             return Ok(());
         };
-        let quiet = self.replaced.contains(id) || self.restarting;
+        let keep_sandbox = self.replaced.contains(id) || self.restarting;
+        let quiet = keep_sandbox;
         if !quiet {
             self.say(Resource::Container, name, ProgressStatus::Stopping);
         }
         unit.ask(|reply| Command::Stop {
             timeout,
+            keep_sandbox,
             reason,
             reply,
         })

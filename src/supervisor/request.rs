@@ -157,7 +157,12 @@ async fn pause(
     for unit in worker.units() {
         let chosen = services.is_empty() || services.contains(&unit.service);
         let status = unit.status.borrow().clone();
-        if !chosen || unit.one_off || !status.running || status.paused == pause {
+        if !chosen || unit.one_off || !status.running {
+            continue;
+        }
+        if status.paused == pause {
+            let message = format!("is {} paused", if pause { "already" } else { "not" });
+            failures.push(Failure::new(format!("container {}", unit.name), message));
             continue;
         }
         say(replies, &unit.name, ongoing);
