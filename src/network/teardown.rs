@@ -35,6 +35,9 @@ impl Host {
     pub(super) fn dismantle(&self, id: &str) -> Result<(), NetworkError> {
         let layout = &self.layout;
         if let Some(stored) = record::sandbox(layout, id)? {
+            if stored.is_released() {
+                return record::remove_sandbox(layout, id);
+            }
             return self.take_apart(&stored, None);
         }
         let mut outcome = self.detach_cached(id);

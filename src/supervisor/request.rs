@@ -65,7 +65,7 @@ pub(super) async fn serve(worker: &Arc<Worker>, (mut reader, mut writer): Connec
     };
     let watch_end = async {
         // Nothing more is expected: whatever arrives, the end above all, cancels.
-        let _ = reader.next::<Request>().await;
+        reader.next::<Request>().await.ok();
         cancel.cancel();
         std::future::pending::<()>().await;
     };

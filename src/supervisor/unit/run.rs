@@ -228,6 +228,10 @@ impl Unit {
     }
 
     pub(super) fn want_stopped(&mut self, reason: &str) {
+        let is_idle = matches!(self.phase, Phase::Idle);
+        if self.state.wanted == Wanted::Stopped && is_idle {
+            return;
+        }
         self.state.wanted = Wanted::Stopped;
         self.state.restart_at = None;
         self.state.reason = Some(reason.to_owned());
