@@ -201,7 +201,7 @@ mod tests {
     proptest! {
         #[test]
         fn it_agrees_with_the_specification_s_own_parser(
-            text in "(([a-zA-Z]{1,3}[.:-]?[a-z0-9]{0,3}|localhost|index\\.docker\\.io)/)?[a-z0-9._/-]{1,8}(:[A-Za-z0-9_.-]{1,4})?(@sha256:[0-9a-f]{63,65})?",
+            text in "(([a-z]{1,3}[.:-]?[a-z0-9]{0,3}|localhost|index\\.docker\\.io)/)?[a-z0-9._/-]{1,8}(:[A-Za-z0-9_.-]{1,4})?(@sha256:[0-9a-f]{63,65})?",
         ) {
             let reference: Result<oci_spec::distribution::Reference, _> = text.parse();
             match (Reference::parse(&text), reference) {

@@ -20,18 +20,17 @@ impl Host {
     /// See `Networks::release_sandbox`.
     pub(super) fn release_sandbox(&self, id: &str) -> Result<(), NetworkError> {
         let _use = self.layout.lock_use()?;
-        let mut stored = self.stored(id)?;
+        let stored = self.stored(id)?;
         if stored.is_released() {
             return Ok(());
         }
-        let outcome = self.take_apart(&stored);
-        stored.record.endpoints.clear();
-        stored.record.ports.clear();
-        stored.record.active = false;
-        stored.record.boot_id = RELEASED.into();
-        stored.forward_to = None;
-        stored.save(&self.layout)?;
-        outcome
+        let mut remains = stored.clone();
+        remains.record.endpoints.clear();
+        remains.record.ports.clear();
+        remains.record.active = false;
+        remains.record.boot_id = RELEASED.into();
+        remains.forward_to = None;
+        self.take_apart(&stored, Some(&remains))
     }
 
     /// Makes the kernel half of a released sandbox anew; addresses and ports that are not fixed may be others. If that
@@ -47,11 +46,10 @@ impl Host {
                 held.extend(self.build(&joined, &mut stored)?);
                 Ok(held)
             });
-        if built.is_err() {
-            if let Err(failure) = self.take_apart(&stored) {
-                tracing::warn!(%failure, sandbox = spec.id, "cannot undo a failed sandbox");
-            }
-            released.save(&self.layout)?;
+        if built.is_err()
+            && let Err(failure) = self.take_apart(&stored, Some(released))
+        {
+            tracing::warn!(%failure, sandbox = spec.id, "cannot undo a failed sandbox");
         }
         built
     }

@@ -155,7 +155,7 @@ impl Host {
         match built {
             Ok(held) => Ok((stored.record, held)),
             Err(error) => {
-                if let Err(failure) = self.take_apart(&stored) {
+                if let Err(failure) = self.take_apart(&stored, None) {
                     tracing::warn!(%failure, sandbox = spec.id, "cannot undo a failed sandbox");
                 }
                 Err(error)

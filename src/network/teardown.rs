@@ -35,7 +35,10 @@ impl Host {
     pub(super) fn dismantle(&self, id: &str) -> Result<(), NetworkError> {
         let layout = &self.layout;
         if let Some(stored) = record::sandbox(layout, id)? {
-            return self.take_apart(&stored);
+            if stored.is_released() {
+                return record::remove_sandbox(layout, id);
+            }
+            return self.take_apart(&stored, None);
         }
         let mut outcome = self.detach_cached(id);
         let mut keep = |result: Result<(), NetworkError>| {
@@ -86,8 +89,12 @@ impl Host {
         Ok(names)
     }
 
-    /// Removes a sandbox by its record. Goes on after a failure and returns the first.
-    pub(super) fn take_apart(&self, stored: &Stored) -> Result<(), NetworkError> {
+    /// Removes a sandbox by its record, of which `remains` is what is kept. Goes on after a failure and returns the first.
+    pub(super) fn take_apart(
+        &self,
+        stored: &Stored,
+        remains: Option<&Stored>,
+    ) -> Result<(), NetworkError> {
         let layout = &self.layout;
         let record = &stored.record;
         let id = &record.spec.id;
@@ -100,7 +107,10 @@ impl Host {
             }
         };
         // From here on a rewrite of the rules from the records leaves its ports out.
-        keep(record::remove_sandbox(layout, id));
+        keep(match remains {
+            Some(remains) => remains.save(layout),
+            None => record::remove_sandbox(layout, id),
+        });
         let names = interfaces(&record.spec.attachments).unwrap_or_default();
         let teardown = Teardown {
             links: names.iter().map(|name| layout.veth(id, name)).collect(),

@@ -36,6 +36,8 @@ pub(super) struct RequestEffects {
     replies: mpsc::UnboundedSender<Reply>,
     /// Containers that are replaced: what happens to them is part of the new one's story.
     replaced: BTreeSet<String>,
+    /// Sandboxes that a later step removes: whoever stops before need not give them up.
+    doomed: BTreeSet<String>,
     lease: OnceCell<String>,
     images: Mutex<HashMap<String, Image>>,
     created: Mutex<HashMap<String, UnitHandle>>,
@@ -59,11 +61,16 @@ impl RequestEffects {
             Action::CreateContainer { replaces, .. } => replaces.clone(),
             _ => None,
         });
+        let doomed = plan.steps.iter().filter_map(|step| match &step.action {
+            Action::RemoveSandbox { id } => Some(id.clone()),
+            _ => None,
+        });
         Self {
             worker,
             project,
             replies,
             replaced: replaced.collect(),
+            doomed: doomed.collect(),
             lease: OnceCell::new(),
             images: Mutex::default(),
             created: Mutex::default(),
@@ -363,11 +370,13 @@ impl RequestEffects {
             return Ok(());
         };
         let quiet = self.replaced.contains(id) || self.restarting;
+        let keep_sandbox = quiet || self.doomed.contains(name);
         if !quiet {
             self.say(Resource::Container, name, ProgressStatus::Stopping);
         }
         unit.ask(|reply| Command::Stop {
             timeout,
+            keep_sandbox,
             reason,
             reply,
         })

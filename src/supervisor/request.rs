@@ -65,7 +65,7 @@ pub(super) async fn serve(worker: &Arc<Worker>, (mut reader, mut writer): Connec
     };
     let watch_end = async {
         // Nothing more is expected: whatever arrives, the end above all, cancels.
-        let _ = reader.next::<Request>().await;
+        reader.next::<Request>().await.ok();
         cancel.cancel();
         std::future::pending::<()>().await;
     };
@@ -157,7 +157,12 @@ async fn pause(
     for unit in worker.units() {
         let chosen = services.is_empty() || services.contains(&unit.service);
         let status = unit.status.borrow().clone();
-        if !chosen || unit.one_off || !status.running || status.paused == pause {
+        if !chosen || unit.one_off || !status.running {
+            continue;
+        }
+        if status.paused == pause {
+            let message = format!("is {} paused", if pause { "already" } else { "not" });
+            failures.push(Failure::new(format!("container {}", unit.name), message));
             continue;
         }
         say(replies, &unit.name, ongoing);

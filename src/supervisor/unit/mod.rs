@@ -50,9 +50,11 @@ pub(super) enum Command {
         reason: String,
         reply: oneshot::Sender<Result<(), ContainerError>>,
     },
-    /// `timeout` in seconds instead of its own grace period.
+    /// `timeout` in seconds instead of its own grace period. `keep_sandbox`: addresses and ports stay, as a successor or the same
+    /// container starts next.
     Stop {
         timeout: Option<u32>,
+        keep_sandbox: bool,
         reason: String,
         reply: oneshot::Sender<Result<(), ContainerError>>,
     },
@@ -202,7 +204,7 @@ impl Unit {
                     }
                 }
                 Happening::Command(Some(command)) => self.obey(command).await,
-                Happening::Ended(status) => self.ended(status).await,
+                Happening::Ended(status) => self.ended(status, false).await,
                 Happening::BackOffOver => self.restart().await,
                 Happening::ProbeDue => self.begin_probe(),
                 Happening::ProbeDone(result) => self.take_probe(result),
@@ -256,37 +258,19 @@ impl Unit {
             }
             Command::Stop {
                 timeout,
+                keep_sandbox,
                 reason,
                 reply,
             } => {
-                reply.send(self.stop(timeout, reason).await).ok();
+                let result = self.stop(timeout, keep_sandbox, reason).await;
+                reply.send(result).ok();
             }
             Command::MarkStopped => self.want_stopped("kill"),
             Command::Pause { reply } => {
-                let result = self
-                    .shared
-                    .containers
-                    .engine
-                    .pause_task(&self.record.id)
-                    .await;
-                if let (Ok(()), Phase::Running(run)) = (&result, &mut self.phase) {
-                    run.paused = true;
-                    self.emit(ContainerChange::Paused, None);
-                }
-                reply.send(result.map_err(Into::into)).ok();
+                reply.send(self.pause().await).ok();
             }
             Command::Unpause { reply } => {
-                let result = self
-                    .shared
-                    .containers
-                    .engine
-                    .resume_task(&self.record.id)
-                    .await;
-                if let (Ok(()), Phase::Running(run)) = (&result, &mut self.phase) {
-                    run.paused = false;
-                    self.emit(ContainerChange::Unpaused, None);
-                }
-                reply.send(result.map_err(Into::into)).ok();
+                reply.send(self.unpause().await).ok();
             }
             Command::Update { desired } => {
                 self.desired = *desired;

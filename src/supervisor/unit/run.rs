@@ -40,14 +40,17 @@ impl Unit {
             }
             Some(task) if task.status == TaskStatus::Stopped && self.is_unfinished() => {
                 let at = task.exited_at.unwrap_or_else(Timestamp::now);
-                self.ended(Some(ExitStatus {
-                    code: task.exit_code,
-                    at,
-                }))
+                self.ended(
+                    Some(ExitStatus {
+                        code: task.exit_code,
+                        at,
+                    }),
+                    false,
+                )
                 .await;
             }
             None if self.state.wanted == Wanted::Running && self.state.exit.is_none() => {
-                self.ended(None).await;
+                self.ended(None, false).await;
             }
             None if self.state.wanted == Wanted::Running && self.state.restart_at.is_some() => {
                 self.phase = Phase::BackingOff {
@@ -158,35 +161,77 @@ impl Unit {
     pub(super) async fn stop(
         &mut self,
         timeout: Option<u32>,
+        keep_sandbox: bool,
         reason: String,
     ) -> Result<(), ContainerError> {
         self.want_stopped(&reason);
         if let Phase::Running(run) = &self.phase {
+            // A frozen process takes no signal.
+            if run.paused {
+                self.unpause().await?;
+            }
             let grace = timeout.unwrap_or(self.desired.stop_timeout);
             let signal = parse_signal(&self.desired.stop_signal).unwrap_or(15);
-            if run.paused {
-                self.shared
-                    .containers
-                    .engine
-                    .resume_task(&self.record.id)
-                    .await?;
-            }
             let grace = Duration::from_secs(u64::from(grace));
             let status = self
                 .shared
                 .containers
                 .stop(&self.record.id, signal, grace)
                 .await?;
-            self.ended(Some(status)).await;
+            self.ended(Some(status), keep_sandbox).await;
             self.emit(ContainerChange::Stopped, Some(reason));
         } else {
             self.phase = Phase::Idle;
-            self.release_sandbox().await;
+            if !keep_sandbox {
+                self.release_sandbox().await;
+            }
+        }
+        Ok(())
+    }
+
+    /// Freezes its processes. A probe that runs ends first: one in a frozen container would never end.
+    pub(super) async fn pause(&mut self) -> Result<(), ContainerError> {
+        let probe = match &mut self.phase {
+            Phase::Running(run) => run.probe.take(),
+            _ => None,
+        };
+        if let Some(probe) = probe
+            && let Ok(result) = probe.await
+        {
+            self.take_probe(result);
+        }
+        self.shared
+            .containers
+            .engine
+            .pause_task(&self.record.id)
+            .await?;
+        if let Phase::Running(run) = &mut self.phase {
+            run.paused = true;
+            self.emit(ContainerChange::Paused, None);
+        }
+        Ok(())
+    }
+
+    /// Lets its processes go on; that they do already is no error.
+    pub(super) async fn unpause(&mut self) -> Result<(), ContainerError> {
+        let engine = &self.shared.containers.engine;
+        let task = engine.task(&self.record.id).await?;
+        if task.is_some_and(|task| task.status == TaskStatus::Paused) {
+            engine.resume_task(&self.record.id).await?;
+        }
+        if let Phase::Running(run) = &mut self.phase {
+            run.paused = false;
+            self.emit(ContainerChange::Unpaused, None);
+            self.plan_probe();
         }
         Ok(())
     }
 
     pub(super) fn want_stopped(&mut self, reason: &str) {
+        let is_idle = matches!(self.phase, Phase::Idle);
+        if self.state.wanted == Wanted::Stopped && is_idle {
+            return;
+        }
         self.state.wanted = Wanted::Stopped;
         self.state.restart_at = None;
         self.state.reason = Some(reason.to_owned());
@@ -197,7 +242,7 @@ impl Unit {
     }
 
     /// The run is over: `None` if nobody knows how.
-    pub(super) async fn ended(&mut self, status: Option<ExitStatus>) {
+    pub(super) async fn ended(&mut self, status: Option<ExitStatus>, keep_sandbox: bool) {
         if self.pump.is_none() {
             self.read_last_words();
         }
@@ -248,6 +293,7 @@ impl Unit {
                     Some("restart policy".into()),
                 );
             }
+            None if keep_sandbox => {}
             None => self.release_sandbox().await,
         }
     }
