@@ -1,6 +1,6 @@
 //! What `up` does to a project that runs already.
 
-use crate::world::World;
+use crate::world::{World, eventually};
 
 /// Two services, of which one has a variable.
 fn two_services(value: &str) -> String {
@@ -200,5 +200,64 @@ fn who_shares_a_namespace_follows_only_where_it_must() {
             ["every-db-1", "every-neighbour-1", "every-tracer-1"]
         );
         let _down = project.compose("down -v").success();
+    });
+}
+
+#[test]
+fn an_anonymous_volume_is_kept_over_a_recreate_and_renewed_on_demand() {
+    World::run(|world| {
+        world.import_image("default");
+        let file = |value: &str| {
+            format!(
+                "services:
+  app:
+    image: demo
+    command: sleep infinity
+    stop_grace_period: 0s
+    volumes: [/data]
+    environment: {{VALUE: {value}}}
+"
+            )
+        };
+        let project = world.project("anonymous", &file("one"));
+        let _up = project.compose("up -d").success();
+        let _written = project.compose("exec -T app touch /data/kept").success();
+        project.write("compose.yaml", &file("two"));
+        let _up = project.compose("up -d").success();
+        let _kept = project.compose("exec -T app ls /data/kept").success();
+        let _up = project.compose("up -d -V --force-recreate").success();
+        let _gone = project.compose("exec -T app ls /data/kept").failure();
+        let _down = project.compose("down -v").success();
+    });
+}
+
+#[test]
+fn a_health_check_may_go_while_it_runs() {
+    World::run(|world| {
+        world.import_image("default");
+        let file = "services:
+  app:
+    image: demo
+    init: true
+    command: sh -c 'echo begun; exec sleep 1003'
+    restart: always
+    stop_grace_period: 0s
+";
+        let probed = format!("{file}    healthcheck: {{test: sleep 2, interval: 100ms}}\n");
+        let project = world.project("unprobed", &probed);
+        let _up = project.compose("up -d").success();
+        let ids = project.fields("Name", "ID");
+        std::thread::sleep(std::time::Duration::from_millis(500));
+        project.write("compose.yaml", file);
+        let _up = project.compose("up -d").success();
+        assert_eq!(project.fields("Name", "ID"), ids);
+        // The probe ends, and nobody waits for it any more.
+        std::thread::sleep(std::time::Duration::from_secs(3));
+        assert!(world.kill("sleep 1003") > 0);
+        eventually("a second run", || {
+            let logs = project.compose("logs --no-log-prefix app").success();
+            logs.stdout.matches("begun").count() == 2
+        });
+        let _down = project.compose("down").success();
     });
 }

@@ -2,7 +2,7 @@
 
 use rustix::process::Signal;
 
-use crate::world::{World, eventually};
+use crate::world::{World, eventually, processes_in};
 
 const SICK: &str = "
 services:
@@ -92,5 +92,30 @@ fn a_port_that_is_taken_fails_up_and_leaves_the_owner_alone() {
         let answer = world.get(refused).failure();
         assert!(answer.stderr.contains("404"), "{answer}");
         let _down = first.compose("down --timeout 0").success();
+    });
+}
+
+#[test]
+fn a_hook_that_never_ends_does_not_outlive_the_command() {
+    World::run(|world| {
+        world.import_image("default");
+        let file = "services:
+  app:
+    image: demo
+    init: true
+    stop_grace_period: 0s
+    post_start: [{command: [sleep, '1004']}]
+";
+        let project = world.project("hook", file);
+        let up = project.command(["up", "-d"]).start();
+        eventually("a hook that runs", || {
+            processes_in(world.name())
+                .iter()
+                .any(|(_, line)| line.ends_with("sleep 1004"))
+        });
+        up.signal(Signal::INT);
+        let up = up.finish();
+        assert_eq!(up.status.code(), Some(130), "{up}");
+        let _down = project.compose("down").success();
     });
 }

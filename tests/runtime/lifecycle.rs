@@ -152,3 +152,20 @@ fn two_commands_at_once_do_the_work_once() {
         let _down = project.compose("down").success();
     });
 }
+
+#[test]
+fn four_commands_at_once_all_succeed() {
+    World::run(|world| {
+        world.import_image("default");
+        let project = world.project("crowd", ONE_SERVICE);
+        let commands: Vec<_> = (0..4)
+            .map(|_| project.command(["up", "-d"]).start())
+            .collect();
+        for command in commands {
+            let _up = command.finish().success();
+        }
+        let starts = project.compose("logs --no-log-prefix app").success();
+        assert_eq!(starts.stdout.matches("begun").count(), 1, "{starts}");
+        let _down = project.compose("down").success();
+    });
+}

@@ -6,8 +6,10 @@
 mod changes;
 mod failures;
 mod harness;
+mod kills;
 mod lifecycle;
 mod network;
 mod secrets;
+mod sharing;
 mod stack;
 mod world;
