@@ -3,7 +3,6 @@
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 
 use rustix::fs::Mode;
 use tokio::net::unix::pipe;
@@ -17,7 +16,7 @@ pub(super) enum Outcome {
     Exited {
         code: u32,
     },
-    /// It was killed after the timeout.
+    /// It was killed as its time was over.
     TimedOut,
 }
 
@@ -50,13 +49,13 @@ impl Drop for Fifo {
     }
 }
 
-/// Runs `options.command` in the container of `record`, with both outputs in one, of which the first `limit` bytes are
-/// returned.
+/// Runs `options.command` in the container of `record` until `time_over`, with both outputs in one, of which the first
+/// `limit` bytes are returned.
 pub(super) async fn run(
     containers: &Containers,
     record: &ContainerRecord,
     options: &ExecOptions,
-    timeout: Option<Duration>,
+    time_over: impl Future<Output = ()>,
     limit: usize,
 ) -> Result<(Outcome, String), ContainerError> {
     static COUNTER: AtomicU64 = AtomicU64::new(0);
@@ -87,7 +86,7 @@ pub(super) async fn run(
         .create_exec(&record.id, &exec_id, &process, &stdio)
         .await?;
     let process = async {
-        let outcome = supervise(engine, &record.id, &exec_id, timeout).await;
+        let outcome = supervise(engine, &record.id, &exec_id, time_over).await;
         // Its end also means that the shim has copied all output. The process may be gone with its container; then there
         // is nothing to delete.
         if let Err(error) = engine.delete_exec(&record.id, &exec_id).await {
@@ -125,17 +124,16 @@ async fn supervise(
     engine: &Engine,
     id: &str,
     exec_id: &str,
-    timeout: Option<Duration>,
+    time_over: impl Future<Output = ()>,
 ) -> Result<Outcome, EngineError> {
     engine.start_exec(id, exec_id).await?;
-    let end = engine.wait_exec(id, exec_id);
-    let Some(timeout) = timeout else {
-        return end
-            .await
-            .map(|status| Outcome::Exited { code: status.code });
-    };
-    if let Ok(status) = tokio::time::timeout(timeout, end).await {
-        return status.map(|status| Outcome::Exited { code: status.code });
+    tokio::select! {
+        // Cancel-safe: the end can be waited for again.
+        status = engine.wait_exec(id, exec_id) => {
+            return status.map(|status| Outcome::Exited { code: status.code });
+        }
+        // Cancel-safe: it is not asked again.
+        () = time_over => {}
     }
     engine.kill_exec(id, exec_id, SIGKILL).await?;
     engine.wait_exec(id, exec_id).await?;

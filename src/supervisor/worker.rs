@@ -232,7 +232,23 @@ impl Worker {
         for record in self.records().await? {
             self.supervise(record);
         }
+        self.end_leases().await;
         Ok(())
+    }
+
+    /// Ends the leases of requests that a worker before this one did not live to finish.
+    async fn end_leases(&self) {
+        let engine = &self.shared.containers.engine;
+        let filter = format!("labels.{:?}=={:?}", label::PROJECT, self.shared.project);
+        let end_all = async {
+            for lease in engine.leases(&[filter]).await?.into_keys() {
+                engine.delete_lease(&lease).await?;
+            }
+            Ok::<(), EngineError>(())
+        };
+        if let Err(error) = end_all.await {
+            tracing::warn!(%error, "cannot end the leases of an earlier worker");
+        }
     }
 
     /// The containers of this project.
@@ -341,6 +357,12 @@ impl Worker {
         let socket = frame::control_path(&self.shared.state, &self.shared.project);
         if let Err(error) = std::fs::remove_file(&socket) {
             tracing::warn!(%error, "cannot remove the control socket");
+        }
+        // A worker that was killed may have made what it did not live to record.
+        match self.shared.containers.networks.collect_garbage().await {
+            Ok(removed) if removed.is_empty() => {}
+            Ok(removed) => tracing::warn!(?removed, "removed what nobody had recorded"),
+            Err(error) => tracing::warn!(%error, "cannot collect what is left of networks"),
         }
         let engine = &self.shared.containers.engine;
         if let Err(error) = engine.collect_garbage().await {

@@ -38,7 +38,10 @@ impl Unit {
             {
                 self.adopt(task.status != TaskStatus::Running).await;
             }
-            Some(task) if task.status == TaskStatus::Stopped && self.is_unfinished() => {
+            Some(task)
+                if task.status == TaskStatus::Stopped
+                    && (self.is_unfinished() || task.exited_at != self.recorded_end()) =>
+            {
                 let at = task.exited_at.unwrap_or_else(Timestamp::now);
                 self.ended(
                     Some(ExitStatus {
@@ -52,15 +55,33 @@ impl Unit {
             None if self.state.wanted == Wanted::Running && self.state.exit.is_none() => {
                 self.ended(None, false).await;
             }
-            None if self.state.wanted == Wanted::Running && self.state.restart_at.is_some() => {
-                self.phase = Phase::BackingOff {
-                    until: Instant::now(),
-                };
+            // The worker ended between the record of the end and what follows from it.
+            Some(task) if task.status == TaskStatus::Stopped => {
+                self.read_last_words();
+                self.close_log().await;
+                self.delete_task().await;
+                self.await_restart();
             }
+            None => self.await_restart(),
             // Nothing to do; or created and never started: whoever did was cut off, the next start begins anew.
             _ => {}
         }
         self.publish();
+    }
+
+    /// Goes on with a restart that was due when an earlier worker ended. One that this worker waits for stays when it is.
+    fn await_restart(&mut self) {
+        let is_due = self.state.wanted == Wanted::Running && self.state.restart_at.is_some();
+        if is_due && matches!(self.phase, Phase::Idle) {
+            self.phase = Phase::BackingOff {
+                until: Instant::now(),
+            };
+        }
+    }
+
+    /// When the run ended of which the end is recorded.
+    fn recorded_end(&self) -> Option<Timestamp> {
+        self.state.exit.as_ref().map(|exit| exit.at)
     }
 
     /// Whether a run began of which no end is recorded.
@@ -79,7 +100,10 @@ impl Unit {
             }
             self.set_active(true);
         }
-        self.state.wanted = Wanted::Running;
+        // One that was being stopped when an earlier worker ended is still to stop for good.
+        if self.state.wanted != Wanted::Stopped || !self.is_unfinished() {
+            self.state.wanted = Wanted::Running;
+        }
         self.state.exit = None;
         self.state.restart_at = None;
         let ran = self.state.started_at.map_or(Duration::ZERO, |at| {
@@ -263,15 +287,7 @@ impl Unit {
         // Before the task goes, and the only other trace of how it ended with it.
         self.save();
         self.close_log().await;
-        if let Err(error) = self
-            .shared
-            .containers
-            .engine
-            .delete_task(&self.record.id)
-            .await
-        {
-            tracing::warn!(%error, container = self.desired.name, "cannot delete its task");
-        }
+        self.delete_task().await;
         self.set_active(false);
         if let Some(delay) = delay {
             self.phase = Phase::BackingOff {
@@ -294,6 +310,13 @@ impl Unit {
         }
     }
 
+    async fn delete_task(&self) {
+        let engine = &self.shared.containers.engine;
+        if let Err(error) = engine.delete_task(&self.record.id).await {
+            tracing::warn!(%error, container = self.desired.name, "cannot delete its task");
+        }
+    }
+
     pub(super) async fn restart(&mut self) {
         self.state.restart_count += 1;
         if let Err(error) = self.start("restart policy".into()).await {
@@ -313,10 +336,12 @@ impl Unit {
     pub(super) async fn remove(&mut self, volumes: bool) -> Result<(), ContainerError> {
         self.want_stopped("removed");
         if let Phase::Running(_) = &self.phase {
-            self.shared
-                .containers
-                .stop(&self.record.id, 9, Duration::ZERO)
-                .await?;
+            let containers = &self.shared.containers;
+            let stopped = containers.stop(&self.record.id, 9, Duration::ZERO).await;
+            // Removal kills what is left; a task may be gone with its container when another tool removed them.
+            if let Err(error) = stopped {
+                tracing::debug!(%error, container = self.desired.name, "cannot kill it");
+            }
         }
         self.phase = Phase::Idle;
         self.close_log().await;
