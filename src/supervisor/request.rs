@@ -65,7 +65,7 @@ pub(super) async fn serve(worker: &Arc<Worker>, (mut reader, mut writer): Connec
     };
     let watch_end = async {
         // Nothing more is expected: whatever arrives, the end above all, cancels.
-        let _ = reader.next::<Request>().await;
+        drop(reader.next::<Request>().await);
         cancel.cancel();
         std::future::pending::<()>().await;
     };
@@ -122,7 +122,9 @@ async fn kill(
     let mut failures = Vec::new();
     for unit in worker.units() {
         let chosen = services.is_empty() || services.contains(&unit.service);
-        if !chosen || unit.one_off || !unit.status.borrow().running {
+        let status = unit.status.borrow().clone();
+        // One between two runs has no process, but must not begin another.
+        if !chosen || unit.one_off || !(status.running || status.restarting) {
             continue;
         }
         say(replies, &unit.name, ProgressStatus::Killing);

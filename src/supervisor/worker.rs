@@ -168,6 +168,16 @@ async fn follow_engine(worker: Arc<Worker>) {
     }
 }
 
+/// What a container was made from; `None` if another tool made it.
+fn desired(record: &ContainerRecord) -> Option<Desired> {
+    let json = record.extensions.get(DESIRED_EXTENSION)?;
+    serde_json::from_slice(json)
+        .inspect_err(|error| {
+            tracing::error!(%error, container = record.id, "cannot read what it was made from");
+        })
+        .ok()
+}
+
 impl Worker {
     /// Connects to the engine and begins with no container.
     pub(super) async fn open(
@@ -229,7 +239,16 @@ impl Worker {
                 tracing::error!(%error, sandbox = id, "cannot serve a sandbox");
             }
         }
-        for record in self.records().await? {
+        let records = self.records().await?;
+        // All of them before the first is looked at: what it gives up may be another's.
+        for record in &records {
+            if let Some(desired) = desired(record)
+                && let Some(sandbox) = unit::home(shared, &desired)
+            {
+                shared.presume_tenant(&sandbox, &record.id).await;
+            }
+        }
+        for record in records {
             self.supervise(record);
         }
         self.end_leases().await;
@@ -260,18 +279,7 @@ impl Worker {
     /// Takes one container under supervision; `None` if another tool made it.
     fn supervise(&self, record: ContainerRecord) -> Option<UnitHandle> {
         let id = record.id.clone();
-        let desired: Desired = match record
-            .extensions
-            .get(DESIRED_EXTENSION)
-            .map(|json| serde_json::from_slice(json))
-        {
-            Some(Ok(desired)) => desired,
-            Some(Err(error)) => {
-                tracing::error!(%error, container = id, "cannot read what it was made from");
-                return None;
-            }
-            None => return None,
-        };
+        let desired = desired(&record)?;
         let state = ContainerState::load(&self.shared.state, &id).unwrap_or_else(|error| {
             tracing::error!(%error, container = id, "cannot read its state");
             ContainerState::default()

@@ -13,6 +13,7 @@ use crate::state::{Exit, Wanted};
 use crate::supervisor::protocol::ContainerChange;
 use crate::supervisor::restart::RestartPolicy;
 use crate::supervisor::shared::Shared;
+use crate::supervisor::tenants::Leaving;
 
 impl Unit {
     /// Brings the phase in line with what containerd says: at the beginning, and when another tool may have acted.
@@ -66,6 +67,13 @@ impl Unit {
             // Nothing to do; or created and never started: whoever did was cut off, the next start begins anew.
             _ => {}
         }
+        if matches!(self.phase, Phase::Idle)
+            && let Some(sandbox) = &self.home
+            && self.shared.is_tenant(sandbox, &self.record.id).await
+        {
+            // It was taken for one that runs.
+            self.leave_sandbox(false).await;
+        }
         self.publish();
     }
 
@@ -94,9 +102,11 @@ impl Unit {
         if let Err(error) = self.resume_log() {
             tracing::error!(%error, container = self.desired.name, "cannot read its output");
         }
-        if let Some(sandbox) = self.desired.sandbox.clone() {
-            if let Err(error) = self.shared.repair_sandbox(&sandbox).await {
+        if let Some(sandbox) = &self.home {
+            let id = &self.record.id;
+            if let Err(error) = self.shared.enter_sandbox(sandbox, id, true).await {
                 tracing::error!(%error, sandbox, "cannot repair a sandbox");
+                self.shared.presume_tenant(sandbox, id).await;
             }
             self.set_active(true);
         }
@@ -150,7 +160,7 @@ impl Unit {
                     out_of_memory: false,
                     lost: false,
                 });
-                self.release_sandbox().await;
+                self.leave_sandbox(false).await;
             }
         }
         self.save();
@@ -159,8 +169,9 @@ impl Unit {
     }
 
     pub(super) async fn start_task(&mut self) -> Result<(), ContainerError> {
-        if let Some(sandbox) = self.desired.sandbox.clone() {
-            self.shared.ensure_sandbox(&sandbox).await?;
+        if let Some(sandbox) = &self.home {
+            let id = &self.record.id;
+            self.shared.enter_sandbox(sandbox, id, false).await?;
         }
         self.open_log().map_err(|source| ContainerError::Io {
             operation: "open the log".into(),
@@ -206,9 +217,7 @@ impl Unit {
             self.emit(ContainerChange::Stopped, Some(reason));
         } else {
             self.phase = Phase::Idle;
-            if !keep_sandbox {
-                self.release_sandbox().await;
-            }
+            self.leave_sandbox(keep_sandbox).await;
         }
         Ok(())
     }
@@ -305,8 +314,7 @@ impl Unit {
                     Some("restart policy".into()),
                 );
             }
-            None if keep_sandbox => {}
-            None => self.release_sandbox().await,
+            None => self.leave_sandbox(keep_sandbox).await,
         }
     }
 
@@ -349,6 +357,11 @@ impl Unit {
             .containers
             .remove(&self.record.id, volumes)
             .await?;
+        if let Some(sandbox) = &self.home {
+            let id = &self.record.id;
+            let leaving = Leaving::Removed;
+            self.shared.leave_sandbox(sandbox, id, leaving).await;
+        }
         self.emit(ContainerChange::Removed, None);
         Ok(())
     }
@@ -361,19 +374,16 @@ impl Unit {
         }
     }
 
-    /// Gives addresses and ports back; the next start takes them again.
-    pub(super) async fn release_sandbox(&self) {
-        if let Some(sandbox) = &self.desired.sandbox {
-            self.shared.let_go_of_sandbox(sandbox);
-            if let Err(error) = self
-                .shared
-                .containers
-                .networks
-                .release_sandbox(sandbox)
-                .await
-            {
-                tracing::warn!(%error, sandbox, "cannot release a sandbox");
-            }
+    /// Stops living in its sandbox. `keep`: a successor or this one starts next.
+    pub(super) async fn leave_sandbox(&self, keep: bool) {
+        let leaving = match &self.desired.sandbox {
+            _ if keep => Leaving::Keep,
+            Some(_) => Leaving::Owner,
+            None => Leaving::Guest,
+        };
+        if let Some(sandbox) = &self.home {
+            let id = &self.record.id;
+            self.shared.leave_sandbox(sandbox, id, leaving).await;
         }
     }
 }
