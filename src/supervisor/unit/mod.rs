@@ -12,6 +12,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
+use super::exec;
 use super::protocol::ContainerChange;
 use super::restart::BackOff;
 use super::shared::Shared;
@@ -204,6 +205,7 @@ pub(super) fn spawn(
 
 impl Unit {
     async fn run(mut self, mut commands: mpsc::Receiver<Command>) {
+        exec::end_left(&self.shared.containers, &self.record.id);
         self.look().await;
         loop {
             match self.next(&mut commands).await {

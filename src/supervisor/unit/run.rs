@@ -15,14 +15,23 @@ use crate::supervisor::restart::RestartPolicy;
 use crate::supervisor::shared::Shared;
 use crate::supervisor::tenants::Leaving;
 
+/// Looks at a task that its shim says nothing of, before it is taken for one that runs.
+const ATTEMPTS: u32 = 5;
+
 impl Unit {
     /// Brings the phase in line with what containerd says: at the beginning, and when another tool may have acted.
     pub(super) async fn look(&mut self) {
         if matches!(self.phase, Phase::Running(_)) {
             return;
         }
+        let mut attempts = 0;
         let task = loop {
             match self.shared.containers.engine.task(&self.record.id).await {
+                // Its shim does not answer at the moment.
+                Ok(Some(task)) if task.status == TaskStatus::Unknown && attempts < ATTEMPTS => {
+                    attempts += 1;
+                    tokio::time::sleep(RETRY).await;
+                }
                 Ok(task) => break task,
                 Err(error) => {
                     tracing::warn!(%error, "cannot look at a task");
@@ -34,10 +43,14 @@ impl Unit {
             Some(task)
                 if matches!(
                     task.status,
-                    TaskStatus::Running | TaskStatus::Paused | TaskStatus::Pausing
+                    TaskStatus::Running
+                        | TaskStatus::Paused
+                        | TaskStatus::Pausing
+                        | TaskStatus::Unknown
                 ) =>
             {
-                self.adopt(task.status != TaskStatus::Running).await;
+                let paused = matches!(task.status, TaskStatus::Paused | TaskStatus::Pausing);
+                self.adopt(paused).await;
             }
             Some(task)
                 if task.status == TaskStatus::Stopped
