@@ -4,7 +4,7 @@ use std::fs::{OpenOptions, Permissions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
@@ -17,6 +17,10 @@ use crate::network::SandboxRecord;
 use crate::state::create_private_dir;
 
 const KILL: u32 = 9;
+
+/// How long the remains of a task that was given up may be in the way of a new one, and the pause between two attempts.
+const REMAINS: Duration = Duration::from_secs(5);
+const PAUSE: Duration = Duration::from_millis(100);
 
 impl Containers {
     /// Creates the task with the FIFOs under `state.container_run(id)` (`stdin` only with `stdin_open`, `stdout`,
@@ -52,7 +56,7 @@ impl Containers {
         };
         // Held so that the end of another container does not remove the common cgroup in between.
         let _lock = self.cgroup_lock()?;
-        let started = match self.engine.create_task(&task).await {
+        let started = match self.create_task(&task).await {
             Ok(pid) => self.engine.start_task(id).await.map(|()| pid),
             Err(error) => Err(error),
         };
@@ -68,6 +72,20 @@ impl Containers {
                     tracing::warn!(id, %error, "cannot remove the task of a container that did not start");
                 }
                 Err(runtime_error::classify(error))
+            }
+        }
+    }
+
+    /// Creates a task. Where somebody was killed who did the same, containerd takes a moment to clean up after it.
+    async fn create_task(&self, task: &NewTask) -> Result<u32, EngineError> {
+        let deadline = Instant::now() + REMAINS;
+        loop {
+            match self.engine.create_task(task).await {
+                Err(error) if error.meets_remains() && Instant::now() < deadline => {
+                    tracing::debug!(id = task.id, %error, "an earlier attempt is still there");
+                    tokio::time::sleep(PAUSE).await;
+                }
+                result => return result,
             }
         }
     }

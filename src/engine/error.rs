@@ -48,6 +48,17 @@ impl EngineError {
         }
     }
 
+    /// Whether a task could not be made because of one that containerd is still cleaning up.
+    pub(crate) fn meets_remains(&self) -> bool {
+        match self {
+            Self::AlreadyExists { .. } => true,
+            Self::Call { message, .. } => {
+                message.contains("mkdir") && message.contains("file exists")
+            }
+            _ => false,
+        }
+    }
+
     /// Sorts the outcome of a call on an existing object, `what`, as ``container `x` ``.
     pub(super) fn about(address: &Path, operation: &str, what: &str, status: &Status) -> Self {
         match status.code() {
@@ -167,6 +178,17 @@ mod tests {
             error.to_string(),
             "cannot start `a`: cannot start a stopped process"
         );
+    }
+
+    #[test]
+    fn remains_of_an_earlier_task_are_told_from_other_failures() {
+        let failed = |message: &str| EngineError::Call {
+            operation: "create task `a`".into(),
+            message: message.into(),
+            code: Code::Unknown,
+        };
+        assert!(failed("failed to start shim: mkdir /run/x/a: file exists").meets_remains());
+        assert!(!failed("no space left on device").meets_remains());
     }
 
     #[test]

@@ -6,13 +6,15 @@ use std::path::Path;
 
 use super::{Stack, StackError};
 use crate::reconcile::observe::{Observed, Status};
-use crate::supervisor::frame::{self, Connection};
+use crate::supervisor::frame::{self, Connection, FrameError};
 use crate::supervisor::launch::{self, LaunchSettings};
 use crate::supervisor::protocol::{ContainerEvent, Hello, Reply, Request, VERSION};
 
 /// Bytes and lines of a supervisor's log in an error.
 const LOG_BYTES: u64 = 8 << 10;
 const LOG_LINES: usize = 10;
+/// Supervisors in a row that are asked, if each ends before it answers.
+const CONNECTIONS: usize = 3;
 
 /// A stream of what happens to the project's containers.
 #[derive(Debug)]
@@ -95,14 +97,21 @@ impl Stack {
         })??)
     }
 
+    /// A connection on which the supervisor has answered. One that is just ending because nothing is left may still take
+    /// a connection and never answer; it is asked nothing before it does, so its successor can be asked instead.
     async fn connect_supervisor(&self, command: &str) -> Result<Connection, StackError> {
+        for _ in 1..CONNECTIONS {
+            match self.greet_supervisor(command).await {
+                Err(StackError::SupervisorEnded { .. } | StackError::Frame(FrameError::Io(_))) => {}
+                result => return result,
+            }
+        }
+        self.greet_supervisor(command).await
+    }
+
+    async fn greet_supervisor(&self, command: &str) -> Result<Connection, StackError> {
         let path = self.ensure_supervisor().await?;
-        let mut connection = frame::connect(&path)
-            .await
-            .map_err(|source| StackError::Io {
-                operation: "connect to the supervisor".into(),
-                source,
-            })?;
+        let mut connection = frame::connect(&path).await.map_err(FrameError::Io)?;
         let hello = Hello {
             version: VERSION,
             who: format!("{command} {}", own_process()),

@@ -465,6 +465,7 @@ impl RequestEffects {
         name: &str,
         kind: &str,
         index: usize,
+        cancel: &CancellationToken,
     ) -> Result<(), Failure> {
         let resource = format!("container {name}");
         if !matches!(kind, "post_start" | "pre_stop") {
@@ -486,18 +487,23 @@ impl RequestEffects {
             return Ok(());
         };
         let containers = &self.worker.shared.containers;
-        let (outcome, output) =
-            exec::run(containers, &record, &exec_options(&hook), None, HOOK_OUTPUT)
-                .await
-                .map_err(|error| Failure::from_error(resource.clone(), &error))?;
+        let options = exec_options(&hook);
+        let (outcome, output) = exec::run(
+            containers,
+            &record,
+            &options,
+            cancel.cancelled(),
+            HOOK_OUTPUT,
+        )
+        .await
+        .map_err(|error| Failure::from_error(resource.clone(), &error))?;
         match outcome {
             Outcome::Exited { code: 0 } => Ok(()),
-            outcome => {
-                let code = if let Outcome::Exited { code } = outcome {
-                    code
-                } else {
-                    137
-                };
+            Outcome::TimedOut => Err(Failure::new(
+                resource,
+                format!("{service} hook was interrupted"),
+            )),
+            Outcome::Exited { code } => {
                 let lines: Vec<_> = output.lines().map(str::to_owned).collect();
                 Err(Failure {
                     details: lines[lines.len().saturating_sub(10)..].to_vec(),
@@ -658,7 +664,7 @@ impl Effects for RequestEffects {
                 name,
                 hook,
                 index,
-            } => self.run_hook(service, name, hook, *index).await,
+            } => self.run_hook(service, name, hook, *index, cancel).await,
         }
     }
 }

@@ -1,9 +1,9 @@
 //! Runs a command in a container and returns how it ended and what it said: for probes and hooks.
 
 use std::io;
+use std::os::unix::fs::FileTypeExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 
 use rustix::fs::Mode;
 use tokio::net::unix::pipe;
@@ -17,12 +17,15 @@ pub(super) enum Outcome {
     Exited {
         code: u32,
     },
-    /// It was killed after the timeout.
+    /// It was killed as its time was over.
     TimedOut,
 }
 
 /// Signal that nothing survives.
 const SIGKILL: u32 = 9;
+
+/// What the names of our processes and of their FIFOs begin with.
+const PREFIX: &str = "exec-";
 
 /// FIFO of one exec; the file goes with it.
 #[derive(Debug)]
@@ -50,19 +53,19 @@ impl Drop for Fifo {
     }
 }
 
-/// Runs `options.command` in the container of `record`, with both outputs in one, of which the first `limit` bytes are
-/// returned.
+/// Runs `options.command` in the container of `record` until `time_over`, with both outputs in one, of which the first
+/// `limit` bytes are returned.
 pub(super) async fn run(
     containers: &Containers,
     record: &ContainerRecord,
     options: &ExecOptions,
-    timeout: Option<Duration>,
+    time_over: impl Future<Output = ()>,
     limit: usize,
 ) -> Result<(Outcome, String), ContainerError> {
     static COUNTER: AtomicU64 = AtomicU64::new(0);
     let process = containers.exec_process(record, options).await?;
     let exec_id = format!(
-        "exec-{}-{}",
+        "{PREFIX}{}-{}",
         std::process::id(),
         COUNTER.fetch_add(1, Ordering::Relaxed)
     );
@@ -87,7 +90,7 @@ pub(super) async fn run(
         .create_exec(&record.id, &exec_id, &process, &stdio)
         .await?;
     let process = async {
-        let outcome = supervise(engine, &record.id, &exec_id, timeout).await;
+        let outcome = supervise(engine, &record.id, &exec_id, time_over).await;
         // Its end also means that the shim has copied all output. The process may be gone with its container; then there
         // is nothing to delete.
         if let Err(error) = engine.delete_exec(&record.id, &exec_id).await {
@@ -121,23 +124,73 @@ pub(super) async fn run(
     Ok((outcome?, String::from_utf8_lossy(&output).into_owned()))
 }
 
+/// Ends what a worker before this one ran in container `id` and did not live to end. Its FIFOs are opened at once: the shim
+/// waits for a reader, and answers nothing about the container until there is one.
+pub(super) fn end_left(containers: &Containers, id: &str) {
+    for (exec_id, fifo) in left(&containers.state.container_run(id)) {
+        let reader = pipe::OpenOptions::new()
+            .read_write(true)
+            .open_receiver(&fifo.0);
+        let (engine, id) = (containers.engine.clone(), id.to_owned());
+        tokio::spawn(async move {
+            let ended = async {
+                engine.kill_exec(&id, &exec_id, SIGKILL).await?;
+                engine.delete_exec(&id, &exec_id).await
+            };
+            if let Err(error) = ended.await {
+                tracing::debug!(%error, id, exec_id, "cannot end what an earlier worker ran");
+            }
+            drop((reader, fifo));
+        });
+    }
+}
+
+/// FIFOs of processes in a container's folder, by the id of the process.
+fn left(folder: &Path) -> Vec<(String, Fifo)> {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    let fifos = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_fifo()));
+    fifos
+        .filter_map(|entry| {
+            let name = entry.file_name().into_string().ok()?;
+            name.starts_with(PREFIX).then(|| (name, Fifo(entry.path())))
+        })
+        .collect()
+}
+
 async fn supervise(
     engine: &Engine,
     id: &str,
     exec_id: &str,
-    timeout: Option<Duration>,
+    time_over: impl Future<Output = ()>,
 ) -> Result<Outcome, EngineError> {
     engine.start_exec(id, exec_id).await?;
-    let end = engine.wait_exec(id, exec_id);
-    let Some(timeout) = timeout else {
-        return end
-            .await
-            .map(|status| Outcome::Exited { code: status.code });
-    };
-    if let Ok(status) = tokio::time::timeout(timeout, end).await {
-        return status.map(|status| Outcome::Exited { code: status.code });
+    tokio::select! {
+        // Cancel-safe: the end can be waited for again.
+        status = engine.wait_exec(id, exec_id) => {
+            return status.map(|status| Outcome::Exited { code: status.code });
+        }
+        // Cancel-safe: it is not asked again.
+        () = time_over => {}
     }
     engine.kill_exec(id, exec_id, SIGKILL).await?;
     engine.wait_exec(id, exec_id).await?;
     Ok(Outcome::TimedOut)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_worker_left_is_told_from_the_container_s_own_fifos() {
+        let folder = tempfile::tempdir().unwrap();
+        let own = Fifo::create(folder.path(), "stdout").unwrap();
+        let lost = Fifo::create(folder.path(), "exec-7-0").unwrap();
+        std::fs::create_dir(folder.path().join("exec-8-1")).unwrap();
+        let found = left(folder.path());
+        let names: Vec<&str> = found.iter().map(|(name, _)| name.as_str()).collect();
+        assert_eq!(names, ["exec-7-0"]);
+        drop(found);
+        assert!(own.0.exists() && !lost.0.exists());
+    }
 }

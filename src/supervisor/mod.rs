@@ -17,6 +17,7 @@ pub mod protocol;
 mod request;
 mod restart;
 mod shared;
+mod tenants;
 mod unit;
 mod wait;
 pub mod worker;

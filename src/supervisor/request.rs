@@ -122,7 +122,9 @@ async fn kill(
     let mut failures = Vec::new();
     for unit in worker.units() {
         let chosen = services.is_empty() || services.contains(&unit.service);
-        if !chosen || unit.one_off || !unit.status.borrow().running {
+        let status = unit.status.borrow().clone();
+        // One between two runs has no process, but must not begin another.
+        if !chosen || unit.one_off || !(status.running || status.restarting) {
             continue;
         }
         say(replies, &unit.name, ProgressStatus::Killing);

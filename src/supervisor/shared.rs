@@ -12,7 +12,8 @@ use tokio::sync::{Semaphore, broadcast};
 use super::dns::DnsServer;
 use super::hold::Holder;
 use super::protocol::{ContainerChange, ContainerEvent};
-use crate::container::{Containers, Desired};
+use super::tenants::{Leaving, Tenants};
+use crate::container::{Containers, Desired, label};
 use crate::network::{Held, NetworkError};
 use crate::state::StateRoot;
 
@@ -32,6 +33,7 @@ pub(super) struct Shared {
     inherited: Mutex<BTreeMap<String, OwnedFd>>,
     /// Sandboxes that this worker has made or repaired and not given up since.
     whole: Mutex<BTreeSet<String>>,
+    tenants: Tenants,
     pub(super) dns: DnsServer,
     pub(super) events: broadcast::Sender<ContainerEvent>,
     pub(super) probes: Semaphore,
@@ -54,6 +56,7 @@ impl Shared {
             held: Mutex::default(),
             inherited: Mutex::default(),
             whole: Mutex::default(),
+            tenants: Tenants::default(),
             dns,
             events: broadcast::Sender::new(1024),
             probes: Semaphore::new(PROBES),
@@ -163,6 +166,58 @@ impl Shared {
         Ok(())
     }
 
+    /// Makes a sandbox whole if need be and notes that a container lives there from now on. `thorough`: look even if this
+    /// worker believes that it is whole.
+    pub(super) async fn enter_sandbox(
+        &self,
+        sandbox: &str,
+        container: &str,
+        thorough: bool,
+    ) -> Result<(), NetworkError> {
+        let tenancy = self.tenants.of(sandbox);
+        let mut tenancy = tenancy.lock().await;
+        if thorough {
+            self.repair_sandbox(sandbox).await?;
+        } else {
+            self.ensure_sandbox(sandbox).await?;
+        }
+        tenancy.enter(container);
+        Ok(())
+    }
+
+    /// Notes that a container may still live in a sandbox, until it is known.
+    pub(super) async fn presume_tenant(&self, sandbox: &str, container: &str) {
+        self.tenants.of(sandbox).lock().await.enter(container);
+    }
+
+    pub(super) async fn is_tenant(&self, sandbox: &str, container: &str) -> bool {
+        let tenancy = self.tenants.of(sandbox);
+        tenancy.lock().await.containers.contains(container)
+    }
+
+    /// Notes that a container has left a sandbox. Its addresses and ports are given back when the last one leaves, as it may
+    /// be shared by `network_mode`; the next start takes them again.
+    pub(super) async fn leave_sandbox(&self, sandbox: &str, container: &str, leaving: Leaving) {
+        let tenancy = self.tenants.of(sandbox);
+        let mut tenancy = tenancy.lock().await;
+        if !tenancy.leave(container, leaving) {
+            return;
+        }
+        self.let_go_of_sandbox(sandbox);
+        if let Err(error) = self.containers.networks.release_sandbox(sandbox).await {
+            tracing::warn!(%error, sandbox, "cannot release a sandbox");
+        }
+    }
+
+    /// Whether a sandbox belongs to a container of this project.
+    pub(super) fn owns_sandbox(&self, sandbox: &str) -> bool {
+        let record = self.containers.networks.sandbox(sandbox);
+        record.is_ok_and(|record| {
+            let project = record.and_then(|mut record| record.spec.labels.remove(label::PROJECT));
+            project.as_ref() == Some(&self.project)
+        })
+    }
+
     /// Lets go of everything that was held for a sandbox.
     pub(super) fn let_go_of_sandbox(&self, sandbox: &str) {
         self.dns.stop(sandbox);
@@ -176,7 +231,7 @@ impl Shared {
     }
 
     /// As [`Shared::repair_sandbox`], unless this worker knows that it is whole.
-    pub(super) async fn ensure_sandbox(&self, sandbox: &str) -> Result<(), NetworkError> {
+    async fn ensure_sandbox(&self, sandbox: &str) -> Result<(), NetworkError> {
         if self
             .whole
             .lock()
@@ -189,7 +244,7 @@ impl Shared {
     }
 
     /// Makes a sandbox whole: after a stop, a reboot, wiped rules. Nothing is done if it is.
-    pub(super) async fn repair_sandbox(&self, sandbox: &str) -> Result<(), NetworkError> {
+    async fn repair_sandbox(&self, sandbox: &str) -> Result<(), NetworkError> {
         let held = self.containers.networks.repair_sandbox(sandbox).await?;
         self.hold_sandbox(sandbox, held)
     }

@@ -168,6 +168,16 @@ async fn follow_engine(worker: Arc<Worker>) {
     }
 }
 
+/// What a container was made from; `None` if another tool made it.
+fn desired(record: &ContainerRecord) -> Option<Desired> {
+    let json = record.extensions.get(DESIRED_EXTENSION)?;
+    serde_json::from_slice(json)
+        .inspect_err(|error| {
+            tracing::error!(%error, container = record.id, "cannot read what it was made from");
+        })
+        .ok()
+}
+
 impl Worker {
     /// Connects to the engine and begins with no container.
     pub(super) async fn open(
@@ -229,10 +239,35 @@ impl Worker {
                 tracing::error!(%error, sandbox = id, "cannot serve a sandbox");
             }
         }
-        for record in self.records().await? {
+        let records = self.records().await?;
+        // All of them before the first is looked at: what it gives up may be another's.
+        for record in &records {
+            if let Some(desired) = desired(record)
+                && let Some(sandbox) = unit::home(shared, &desired)
+            {
+                shared.presume_tenant(&sandbox, &record.id).await;
+            }
+        }
+        for record in records {
             self.supervise(record);
         }
+        self.end_leases().await;
         Ok(())
+    }
+
+    /// Ends the leases of requests that a worker before this one did not live to finish.
+    async fn end_leases(&self) {
+        let engine = &self.shared.containers.engine;
+        let filter = format!("labels.{:?}=={:?}", label::PROJECT, self.shared.project);
+        let end_all = async {
+            for lease in engine.leases(&[filter]).await?.into_keys() {
+                engine.delete_lease(&lease).await?;
+            }
+            Ok::<(), EngineError>(())
+        };
+        if let Err(error) = end_all.await {
+            tracing::warn!(%error, "cannot end the leases of an earlier worker");
+        }
     }
 
     /// The containers of this project.
@@ -244,18 +279,7 @@ impl Worker {
     /// Takes one container under supervision; `None` if another tool made it.
     fn supervise(&self, record: ContainerRecord) -> Option<UnitHandle> {
         let id = record.id.clone();
-        let desired: Desired = match record
-            .extensions
-            .get(DESIRED_EXTENSION)
-            .map(|json| serde_json::from_slice(json))
-        {
-            Some(Ok(desired)) => desired,
-            Some(Err(error)) => {
-                tracing::error!(%error, container = id, "cannot read what it was made from");
-                return None;
-            }
-            None => return None,
-        };
+        let desired = desired(&record)?;
         let state = ContainerState::load(&self.shared.state, &id).unwrap_or_else(|error| {
             tracing::error!(%error, container = id, "cannot read its state");
             ContainerState::default()
@@ -341,6 +365,12 @@ impl Worker {
         let socket = frame::control_path(&self.shared.state, &self.shared.project);
         if let Err(error) = std::fs::remove_file(&socket) {
             tracing::warn!(%error, "cannot remove the control socket");
+        }
+        // A worker that was killed may have made what it did not live to record.
+        match self.shared.containers.networks.collect_garbage().await {
+            Ok(removed) if removed.is_empty() => {}
+            Ok(removed) => tracing::warn!(?removed, "removed what nobody had recorded"),
+            Err(error) => tracing::warn!(%error, "cannot collect what is left of networks"),
         }
         let engine = &self.shared.containers.engine;
         if let Err(error) = engine.collect_garbage().await {

@@ -35,7 +35,12 @@ fn a_taken_port_is_refused_with_its_owner_and_free_after_a_stop() {
         assert!(refused.stderr.contains("two-web-1"), "{refused}");
         let _down = two.compose("down").success();
         let _start = one.compose("start").success();
-        assert!(world.get("http://127.0.0.1:8080/none").stderr.contains("404"));
+        assert!(
+            world
+                .get("http://127.0.0.1:8080/none")
+                .stderr
+                .contains("404")
+        );
         let _down = one.compose("down").success();
     });
 }
@@ -82,7 +87,11 @@ services:
 ";
         let project = world.project("modes", file);
         let _up = project.compose("up -d").success();
-        let links = |service| exec(&project, service, "ls /sys/class/net").success().stdout;
+        let links = |service| {
+            exec(&project, service, "ls /sys/class/net")
+                .success()
+                .stdout
+        };
         assert_eq!(links("none").trim(), "lo");
         assert!(links("host").contains("uplink"), "{}", links("host"));
         assert!(reaches(&project, "side", "127.0.0.1:8080"));
@@ -112,10 +121,20 @@ services:
         std::thread::sleep(std::time::Duration::from_millis(500));
         let own = address.trim();
         assert!(reaches(&project, "other", &format!("{own}:8080")));
-        assert!(world.get("http://127.0.0.1:8080/none").stderr.contains("404"));
+        assert!(
+            world
+                .get("http://127.0.0.1:8080/none")
+                .stderr
+                .contains("404")
+        );
         // With the last of them the network goes, and with it the port.
         let _stop = project.compose("stop side").success();
-        assert!(!world.get("http://127.0.0.1:8080/none").stderr.contains("404"));
+        assert!(
+            !world
+                .get("http://127.0.0.1:8080/none")
+                .stderr
+                .contains("404")
+        );
         let _up = project.compose("up -d").success();
         assert!(reaches(&project, "other", "main:8080"));
         let _down = project.compose("down").success();
@@ -158,8 +177,18 @@ services:
         let project = world.project("strict", file);
         let _up = project.compose("up -d").success();
         assert!(reaches(&project, "client", "web:8080"));
-        assert!(world.get("http://127.0.0.1:8080/none").stderr.contains("404"));
-        assert!(world.get("http://192.0.2.2:8080/none").stderr.contains("404"));
+        assert!(
+            world
+                .get("http://127.0.0.1:8080/none")
+                .stderr
+                .contains("404")
+        );
+        assert!(
+            world
+                .get("http://192.0.2.2:8080/none")
+                .stderr
+                .contains("404")
+        );
         let _ping = exec(&project, "client", "ping -c 1 -W 2 192.0.2.2").success();
         let _down = project.compose("down").success();
         policy("ACCEPT");
@@ -178,7 +207,11 @@ fn a_udp_client_goes_on_after_its_server_was_recreated() {
     init: true
     stop_grace_period: 0s
     environment: {{VALUE: {value}}}
-    command: udpsvd -v 0 5353 cat
+    volumes: ['/usr:/usr:ro', '/usr/lib:/lib:ro', '/usr/lib64:/lib64:ro']
+    command: [python3, -c, \"
+import socket; s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.bind((chr(48), 5353))
+
+while True: s.sendto(*s.recvfrom(10))\"]
     ports: ['5353:5353/udp']
 "
             )

@@ -12,6 +12,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
+use super::exec;
 use super::protocol::ContainerChange;
 use super::restart::BackOff;
 use super::shared::Shared;
@@ -139,6 +140,8 @@ struct Unit {
     shared: Arc<Shared>,
     record: ContainerRecord,
     desired: Desired,
+    /// Sandbox that it runs in: its own, or that of the container whose network it joins.
+    home: Option<String>,
     state: ContainerState,
     status: watch::Sender<UnitStatus>,
     phase: Phase,
@@ -154,6 +157,15 @@ enum Happening {
     BackOffOver,
     ProbeDue,
     ProbeDone(Result<Probe, ContainerError>),
+}
+
+/// Sandbox of this project that a container made from `desired` runs in: its own, or that of the slot that it joins.
+pub(super) fn home(shared: &Shared, desired: &Desired) -> Option<String> {
+    let joined = || {
+        let slot = desired.parents.get("network_mode")?;
+        shared.owns_sandbox(slot).then(|| slot.clone())
+    };
+    desired.sandbox.clone().or_else(joined)
 }
 
 /// Takes a container under supervision, whatever state it is in.
@@ -173,10 +185,12 @@ pub(super) fn spawn(
         mailbox,
         status: watched,
     };
+    let home = home(&shared, &desired);
     let unit = Unit {
         shared,
         record,
         desired,
+        home,
         state,
         status,
         phase: Phase::Idle,
@@ -191,6 +205,7 @@ pub(super) fn spawn(
 
 impl Unit {
     async fn run(mut self, mut commands: mpsc::Receiver<Command>) {
+        exec::end_left(&self.shared.containers, &self.record.id);
         self.look().await;
         loop {
             match self.next(&mut commands).await {
@@ -265,7 +280,13 @@ impl Unit {
                 let result = self.stop(timeout, keep_sandbox, reason).await;
                 reply.send(result).ok();
             }
-            Command::MarkStopped => self.want_stopped("kill"),
+            Command::MarkStopped => {
+                let is_over = matches!(self.phase, Phase::BackingOff { .. });
+                self.want_stopped("kill");
+                if is_over {
+                    self.leave_sandbox(false).await;
+                }
+            }
             Command::Pause { reply } => {
                 reply.send(self.pause().await).ok();
             }

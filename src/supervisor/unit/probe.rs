@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use super::{Phase, Unit};
 use crate::container::{ContainerError, ExecOptions};
-use crate::engine::ContainerRecord;
+use crate::engine::{ContainerRecord, EngineError};
 use crate::state::Probe;
 use crate::supervisor::exec::{self, Outcome};
 use crate::supervisor::health::ProbeSettings;
@@ -50,13 +50,19 @@ impl Unit {
     }
 
     pub(super) fn take_probe(&mut self, result: Result<Probe, ContainerError>) {
-        let Some(settings) = ProbeSettings::new(self.desired.healthcheck.as_ref()) else {
-            return;
-        };
         let Phase::Running(run) = &mut self.phase else {
             return;
         };
+        // A handle that has ended must not be asked again, whatever has become of the health check.
         run.probe = None;
+        let Some(settings) = ProbeSettings::new(self.desired.healthcheck.as_ref()) else {
+            return;
+        };
+        if let Err(ContainerError::Engine(EngineError::Unreachable { .. })) = result {
+            // That containerd is away says nothing of the container.
+            self.plan_probe();
+            return;
+        }
         let ran = run.since.elapsed();
         let probe = result.unwrap_or_else(|error| {
             let now = Timestamp::now();
@@ -95,7 +101,7 @@ async fn probe(
         &shared.containers,
         record,
         &options,
-        Some(timeout),
+        tokio::time::sleep(timeout),
         PROBE_OUTPUT,
     )
     .await?;

@@ -13,6 +13,10 @@ use crate::state::{Exit, Wanted};
 use crate::supervisor::protocol::ContainerChange;
 use crate::supervisor::restart::RestartPolicy;
 use crate::supervisor::shared::Shared;
+use crate::supervisor::tenants::Leaving;
+
+/// Looks at a task that its shim says nothing of, before it is taken for one that runs.
+const ATTEMPTS: u32 = 5;
 
 impl Unit {
     /// Brings the phase in line with what containerd says: at the beginning, and when another tool may have acted.
@@ -20,8 +24,14 @@ impl Unit {
         if matches!(self.phase, Phase::Running(_)) {
             return;
         }
+        let mut attempts = 0;
         let task = loop {
             match self.shared.containers.engine.task(&self.record.id).await {
+                // Its shim does not answer at the moment.
+                Ok(Some(task)) if task.status == TaskStatus::Unknown && attempts < ATTEMPTS => {
+                    attempts += 1;
+                    tokio::time::sleep(RETRY).await;
+                }
                 Ok(task) => break task,
                 Err(error) => {
                     tracing::warn!(%error, "cannot look at a task");
@@ -33,12 +43,19 @@ impl Unit {
             Some(task)
                 if matches!(
                     task.status,
-                    TaskStatus::Running | TaskStatus::Paused | TaskStatus::Pausing
+                    TaskStatus::Running
+                        | TaskStatus::Paused
+                        | TaskStatus::Pausing
+                        | TaskStatus::Unknown
                 ) =>
             {
-                self.adopt(task.status != TaskStatus::Running).await;
+                let paused = matches!(task.status, TaskStatus::Paused | TaskStatus::Pausing);
+                self.adopt(paused).await;
             }
-            Some(task) if task.status == TaskStatus::Stopped && self.is_unfinished() => {
+            Some(task)
+                if task.status == TaskStatus::Stopped
+                    && (self.is_unfinished() || task.exited_at != self.recorded_end()) =>
+            {
                 let at = task.exited_at.unwrap_or_else(Timestamp::now);
                 self.ended(
                     Some(ExitStatus {
@@ -52,15 +69,40 @@ impl Unit {
             None if self.state.wanted == Wanted::Running && self.state.exit.is_none() => {
                 self.ended(None, false).await;
             }
-            None if self.state.wanted == Wanted::Running && self.state.restart_at.is_some() => {
-                self.phase = Phase::BackingOff {
-                    until: Instant::now(),
-                };
+            // The worker ended between the record of the end and what follows from it.
+            Some(task) if task.status == TaskStatus::Stopped => {
+                self.read_last_words();
+                self.close_log().await;
+                self.delete_task().await;
+                self.await_restart();
             }
+            None => self.await_restart(),
             // Nothing to do; or created and never started: whoever did was cut off, the next start begins anew.
             _ => {}
         }
+        if matches!(self.phase, Phase::Idle)
+            && let Some(sandbox) = &self.home
+            && self.shared.is_tenant(sandbox, &self.record.id).await
+        {
+            // It was taken for one that runs.
+            self.leave_sandbox(false).await;
+        }
         self.publish();
+    }
+
+    /// Goes on with a restart that was due when an earlier worker ended. One that this worker waits for stays when it is.
+    fn await_restart(&mut self) {
+        let is_due = self.state.wanted == Wanted::Running && self.state.restart_at.is_some();
+        if is_due && matches!(self.phase, Phase::Idle) {
+            self.phase = Phase::BackingOff {
+                until: Instant::now(),
+            };
+        }
+    }
+
+    /// When the run ended of which the end is recorded.
+    fn recorded_end(&self) -> Option<Timestamp> {
+        self.state.exit.as_ref().map(|exit| exit.at)
     }
 
     /// Whether a run began of which no end is recorded.
@@ -73,13 +115,18 @@ impl Unit {
         if let Err(error) = self.resume_log() {
             tracing::error!(%error, container = self.desired.name, "cannot read its output");
         }
-        if let Some(sandbox) = self.desired.sandbox.clone() {
-            if let Err(error) = self.shared.repair_sandbox(&sandbox).await {
+        if let Some(sandbox) = &self.home {
+            let id = &self.record.id;
+            if let Err(error) = self.shared.enter_sandbox(sandbox, id, true).await {
                 tracing::error!(%error, sandbox, "cannot repair a sandbox");
+                self.shared.presume_tenant(sandbox, id).await;
             }
             self.set_active(true);
         }
-        self.state.wanted = Wanted::Running;
+        // One that was being stopped when an earlier worker ended is still to stop for good.
+        if self.state.wanted != Wanted::Stopped || !self.is_unfinished() {
+            self.state.wanted = Wanted::Running;
+        }
         self.state.exit = None;
         self.state.restart_at = None;
         let ran = self.state.started_at.map_or(Duration::ZERO, |at| {
@@ -126,7 +173,7 @@ impl Unit {
                     out_of_memory: false,
                     lost: false,
                 });
-                self.release_sandbox().await;
+                self.leave_sandbox(false).await;
             }
         }
         self.save();
@@ -135,8 +182,9 @@ impl Unit {
     }
 
     pub(super) async fn start_task(&mut self) -> Result<(), ContainerError> {
-        if let Some(sandbox) = self.desired.sandbox.clone() {
-            self.shared.ensure_sandbox(&sandbox).await?;
+        if let Some(sandbox) = &self.home {
+            let id = &self.record.id;
+            self.shared.enter_sandbox(sandbox, id, false).await?;
         }
         self.open_log().map_err(|source| ContainerError::Io {
             operation: "open the log".into(),
@@ -182,9 +230,7 @@ impl Unit {
             self.emit(ContainerChange::Stopped, Some(reason));
         } else {
             self.phase = Phase::Idle;
-            if !keep_sandbox {
-                self.release_sandbox().await;
-            }
+            self.leave_sandbox(keep_sandbox).await;
         }
         Ok(())
     }
@@ -267,15 +313,7 @@ impl Unit {
         // Before the task goes, and the only other trace of how it ended with it.
         self.save();
         self.close_log().await;
-        if let Err(error) = self
-            .shared
-            .containers
-            .engine
-            .delete_task(&self.record.id)
-            .await
-        {
-            tracing::warn!(%error, container = self.desired.name, "cannot delete its task");
-        }
+        self.delete_task().await;
         self.set_active(false);
         if let Some(delay) = delay {
             self.phase = Phase::BackingOff {
@@ -293,8 +331,14 @@ impl Unit {
                     Some("restart policy".into()),
                 );
             }
-            None if keep_sandbox => {}
-            None => self.release_sandbox().await,
+            None => self.leave_sandbox(keep_sandbox).await,
+        }
+    }
+
+    async fn delete_task(&self) {
+        let engine = &self.shared.containers.engine;
+        if let Err(error) = engine.delete_task(&self.record.id).await {
+            tracing::warn!(%error, container = self.desired.name, "cannot delete its task");
         }
     }
 
@@ -317,10 +361,12 @@ impl Unit {
     pub(super) async fn remove(&mut self, volumes: bool) -> Result<(), ContainerError> {
         self.want_stopped("removed");
         if let Phase::Running(_) = &self.phase {
-            self.shared
-                .containers
-                .stop(&self.record.id, 9, Duration::ZERO)
-                .await?;
+            let containers = &self.shared.containers;
+            let stopped = containers.stop(&self.record.id, 9, Duration::ZERO).await;
+            // Removal kills what is left; a task may be gone with its container when another tool removed them.
+            if let Err(error) = stopped {
+                tracing::debug!(%error, container = self.desired.name, "cannot kill it");
+            }
         }
         self.phase = Phase::Idle;
         self.close_log().await;
@@ -328,6 +374,11 @@ impl Unit {
             .containers
             .remove(&self.record.id, volumes)
             .await?;
+        if let Some(sandbox) = &self.home {
+            let id = &self.record.id;
+            let leaving = Leaving::Removed;
+            self.shared.leave_sandbox(sandbox, id, leaving).await;
+        }
         self.emit(ContainerChange::Removed, None);
         Ok(())
     }
@@ -340,19 +391,16 @@ impl Unit {
         }
     }
 
-    /// Gives addresses and ports back; the next start takes them again.
-    pub(super) async fn release_sandbox(&self) {
-        if let Some(sandbox) = &self.desired.sandbox {
-            self.shared.let_go_of_sandbox(sandbox);
-            if let Err(error) = self
-                .shared
-                .containers
-                .networks
-                .release_sandbox(sandbox)
-                .await
-            {
-                tracing::warn!(%error, sandbox, "cannot release a sandbox");
-            }
+    /// Stops living in its sandbox. `keep`: a successor or this one starts next.
+    pub(super) async fn leave_sandbox(&self, keep: bool) {
+        let leaving = match &self.desired.sandbox {
+            _ if keep => Leaving::Keep,
+            Some(_) => Leaving::Owner,
+            None => Leaving::Guest,
+        };
+        if let Some(sandbox) = &self.home {
+            let id = &self.record.id;
+            self.shared.leave_sandbox(sandbox, id, leaving).await;
         }
     }
 }
