@@ -57,6 +57,14 @@ impl Unit {
             return;
         };
         run.probe = None;
+        if let Err(ContainerError::Engine(error)) = &result
+            && error.is_outage()
+        {
+            // No word of the container; its processes live on without containerd.
+            tracing::debug!(%error, container = self.desired.name, "cannot probe it");
+            self.plan_probe();
+            return;
+        }
         let ran = run.since.elapsed();
         let probe = result.unwrap_or_else(|error| {
             let now = Timestamp::now();
