@@ -129,7 +129,7 @@ impl Containers {
             .engine
             .prepare_snapshot(id, &image.chain_id, &snapshot_labels, Some(creation.lease))
             .await?;
-        self.fill_volumes(root, planned).await?;
+        self.prepare_root(root, planned).await?;
 
         create_private_dir(&self.state.container(id))?;
         files::write_values(&self.state, id, &planned_files)?;
@@ -223,25 +223,30 @@ impl Containers {
         Ok(())
     }
 
-    /// Copies the image's content into the volumes that are empty.
-    async fn fill_volumes(
+    /// Copies the image's content into the volumes that are empty, and makes mount points that the runtime would make wrong.
+    async fn prepare_root(
         &self,
         root: Vec<RootMount>,
         planned: &Planned,
     ) -> Result<(), ContainerError> {
-        if planned.fills.is_empty() {
+        let fills = planned.fills.clone();
+        let points = mounts::tmpfs_points(&planned.records);
+        if fills.is_empty() && points.is_empty() {
             return Ok(());
         }
-        let fills = planned.fills.clone();
         super::blocking(move || {
-            let copy = |root: &std::fs::File, _: &Path| {
+            let prepare = |root: &std::fs::File, _: &Path| {
                 for fill in &fills {
                     volume::fill(&fill.folder, &fill.data, root, &fill.target)?;
                 }
+                for point in &points {
+                    mounts::make_tmpfs_point(root, point)?;
+                }
                 Ok(())
             };
-            crate::engine::with_rootfs(&root, copy)
-                .map_err(ContainerError::io("copy the image's content into a volume"))
+            crate::engine::with_rootfs(&root, prepare).map_err(ContainerError::io(
+                "prepare volumes and mount points from the image",
+            ))
         })
         .await
     }

@@ -17,6 +17,7 @@ use crate::engine::spec::{Host, SpecMount, bind_options};
 use crate::model::{Mount, MountKind, Volume};
 use crate::state::StateRoot;
 
+pub(super) use self::tmpfs::{make_tmpfs_point, tmpfs_points};
 use self::tmpfs::{tmpfs, tmpfs_entry};
 
 /// What a container mounts.

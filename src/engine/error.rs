@@ -36,6 +36,15 @@ pub enum EngineError {
 }
 
 impl EngineError {
+    /// Whether it says no more than that containerd is away, as while it restarts.
+    pub fn is_outage(&self) -> bool {
+        match self {
+            Self::Unreachable { .. } => true,
+            Self::Call { code, .. } => matches!(code, Code::Unavailable | Code::Cancelled),
+            Self::NotFound { .. } | Self::AlreadyExists { .. } | Self::Io { .. } => false,
+        }
+    }
+
     /// What the user may do about it; often empty.
     pub fn hints(&self) -> Vec<String> {
         match self {
@@ -189,6 +198,15 @@ mod tests {
         };
         assert!(failed("failed to start shim: mkdir /run/x/a: file exists").meets_remains());
         assert!(!failed("no space left on device").meets_remains());
+    }
+
+    #[test]
+    fn an_outage_is_told_from_an_answer() {
+        let error =
+            |status: &Status| EngineError::from_status(Path::new("/x.sock"), "exec", status);
+        assert!(error(&Status::unavailable("closed")).is_outage());
+        assert!(!error(&Status::unknown("no such file")).is_outage());
+        assert!(!error(&Status::not_found("no task")).is_outage());
     }
 
     #[test]

@@ -121,10 +121,21 @@ pub fn ensure_running(
         }
         attempts += 1;
         start(state, project, settings, deadline)?;
-        let soon = Instant::now() + Duration::from_secs(1);
-        while Instant::now() < soon && !locked(state)? {
-            sleep(LOOK);
+        appears(state, project)?;
+    }
+}
+
+/// Waits a moment for a supervisor that is being started; whether there is one.
+fn appears(state: &StateRoot, project: &str) -> Result<bool, LaunchError> {
+    let soon = Instant::now() + Duration::from_secs(1);
+    loop {
+        if lock::is_locked(state, project).map_err(cannot("look for a supervisor"))? {
+            return Ok(true);
         }
+        if Instant::now() > soon {
+            return Ok(false);
+        }
+        sleep(LOOK);
     }
 }
 
@@ -194,6 +205,8 @@ fn start(
         command.arg("--").arg(&program).args(&arguments);
         match command.output() {
             Ok(output) if output.status.success() => return Ok(()),
+            // The unit is there: systemd is bringing the supervisor back.
+            Ok(_) if appears(state, project)? => return Ok(()),
             Ok(output) => tracing::warn!(
                 message = %String::from_utf8_lossy(&output.stderr).trim(),
                 "systemd-run failed; the supervisor starts without a unit"
@@ -283,6 +296,8 @@ fn transient_unit(
         ))
         // A private containerd and its shims live in the same unit and outlive the supervisor.
         .args(["--property=KillMode=process", "--property=UMask=0077"])
+        // Whoever kills the keeper does not leave containers without restarts, probes, names and logs.
+        .arg("--property=Restart=on-failure")
         .arg("--property=WorkingDirectory=/");
     for stream in ["StandardOutput", "StandardError"] {
         let mut property = OsString::from(format!("--property={stream}=append:"));
@@ -433,6 +448,7 @@ mod tests {
         for expected in [
             "--unit=compose-shop",
             "--property=KillMode=process",
+            "--property=Restart=on-failure",
             "--property=StandardError=append:/var/log/x",
             "--setenv=PATH=/bin",
         ] {

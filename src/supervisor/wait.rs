@@ -52,7 +52,8 @@ fn judge(status: &UnitStatus, condition: Condition, settled: bool) -> Option<Wai
         Condition::ServiceStarted => status
             .running
             .then_some(Waited::Met(ProgressStatus::Started)),
-        Condition::ServiceHealthy => match status.health {
+        // While it does not run, its health is that of the run before.
+        Condition::ServiceHealthy => match status.health.filter(|_| status.running) {
             Some(HealthStatus::Healthy) => Some(Waited::Met(ProgressStatus::Healthy)),
             Some(HealthStatus::Unhealthy) => Some(Waited::Never("is unhealthy".into())),
             None if status.running => Some(Waited::Never("has no healthcheck".into())),
@@ -187,15 +188,24 @@ mod tests {
 
     #[test]
     fn a_restarting_container_is_not_judged() {
-        let status = UnitStatus {
-            restarting: true,
-            ..exited(1)
-        };
-        assert_eq!(judge(&status, Condition::ServiceHealthy, false), None);
-        assert_eq!(
-            judge(&status, Condition::ServiceCompletedSuccessfully, false),
-            None
-        );
+        for health in [
+            None,
+            Some(HealthStatus::Healthy),
+            Some(HealthStatus::Unhealthy),
+        ] {
+            let status = UnitStatus {
+                restarting: true,
+                // Of the run that has ended.
+                health,
+                ..exited(1)
+            };
+            for condition in [
+                Condition::ServiceHealthy,
+                Condition::ServiceCompletedSuccessfully,
+            ] {
+                assert_eq!(judge(&status, condition, true), None, "{health:?}");
+            }
+        }
     }
 
     #[test]

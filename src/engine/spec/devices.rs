@@ -32,17 +32,10 @@ pub struct DeviceRule {
     pub access: String,
 }
 
-/// Docker's: null, zero, full, tty, console, random, urandom; not fuse. The runtime adds pseudo terminals and mknod.
-const DEFAULT_RULES: [(bool, u32, u32); 8] = [
-    (true, 1, 3),
-    (true, 1, 5),
-    (true, 1, 7),
-    (true, 1, 8),
-    (true, 1, 9),
-    (true, 5, 0),
-    (true, 5, 1),
-    (false, 10, 229),
-];
+/// Docker's, major and minor: null, zero, full, random, urandom, tty, console. The runtime adds pseudo terminals and mknod.
+/// Docker's last line, that denies fuse, is left out: everything is denied before these, and crun takes no denial after that
+/// where it drives systemd.
+const ALLOWED: [(u32, u32); 7] = [(1, 3), (1, 5), (1, 7), (1, 8), (1, 9), (5, 0), (5, 1)];
 
 /// Folders and files of `/dev` that a privileged container has its own of.
 const SKIPPED: [&str; 8] = [
@@ -207,9 +200,9 @@ pub(super) fn rules_json(privileged: bool, rules: &[DeviceRule]) -> Value {
         return json!([{ "allow": true, "access": "rwm" }]);
     }
     let mut list = vec![json!({ "allow": false, "access": "rwm" })];
-    for (allow, major, minor) in DEFAULT_RULES {
+    for (major, minor) in ALLOWED {
         list.push(json!({
-            "allow": allow, "type": "c", "major": major, "minor": minor, "access": "rwm",
+            "allow": true, "type": "c", "major": major, "minor": minor, "access": "rwm",
         }));
     }
     for rule in rules {
@@ -256,6 +249,19 @@ mod tests {
         ] {
             assert!(parse_rule(text).is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn only_the_first_rule_denies() {
+        let rules = rules_json(false, &[parse_rule("c 1:* rmw").unwrap()]);
+        let allow: Vec<_> = rules
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|rule| &rule["allow"])
+            .collect();
+        assert_eq!(allow[0], false);
+        assert!(allow[1..].iter().all(|allow| **allow == true), "{rules}");
     }
 
     #[test]

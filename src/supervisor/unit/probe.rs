@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use super::{Phase, Unit};
 use crate::container::{ContainerError, ExecOptions};
-use crate::engine::{ContainerRecord, EngineError};
+use crate::engine::ContainerRecord;
 use crate::state::Probe;
 use crate::supervisor::exec::{self, Outcome};
 use crate::supervisor::health::ProbeSettings;
@@ -58,8 +58,11 @@ impl Unit {
         let Some(settings) = ProbeSettings::new(self.desired.healthcheck.as_ref()) else {
             return;
         };
-        if let Err(ContainerError::Engine(EngineError::Unreachable { .. })) = result {
-            // That containerd is away says nothing of the container.
+        if let Err(ContainerError::Engine(error)) = &result
+            && error.is_outage()
+        {
+            // No word of the container; its processes live on without containerd.
+            tracing::debug!(%error, container = self.desired.name, "cannot probe it");
             self.plan_probe();
             return;
         }

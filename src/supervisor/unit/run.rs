@@ -123,11 +123,17 @@ impl Unit {
             }
             self.set_active(true);
         }
+        if self.state.exit.is_some() {
+            // It began after the end that is recorded, and who began it could not write that down.
+            self.state.started_at = Some(Timestamp::now());
+            self.state.health = None;
+        }
         // One that was being stopped when an earlier worker ended is still to stop for good.
         if self.state.wanted != Wanted::Stopped || !self.is_unfinished() {
             self.state.wanted = Wanted::Running;
         }
         self.state.exit = None;
+        self.state.error = None;
         self.state.restart_at = None;
         let ran = self.state.started_at.map_or(Duration::ZERO, |at| {
             Duration::try_from(Timestamp::now().duration_since(at)).unwrap_or_default()
@@ -343,6 +349,14 @@ impl Unit {
     }
 
     pub(super) async fn restart(&mut self) {
+        let task = self.shared.containers.engine.task(&self.record.id).await;
+        if task.is_err_and(|error| error.is_outage()) {
+            // Not its fault: neither counted nor a reason to wait longer.
+            self.phase = Phase::BackingOff {
+                until: Instant::now() + RETRY,
+            };
+            return;
+        }
         self.state.restart_count += 1;
         if let Err(error) = self.start("restart policy".into()).await {
             tracing::warn!(%error, container = self.desired.name, "cannot restart it");
