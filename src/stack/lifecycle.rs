@@ -4,6 +4,7 @@ use super::{Outcome, Stack, StackError, rehearse};
 use crate::model::Project;
 use crate::reconcile::observe::{Observed, ObservedContainer};
 use crate::reconcile::plan::{self, DownOptions, Plan};
+use crate::supervisor::launch;
 use crate::supervisor::protocol::{Progress, ProgressStatus, Reply, Request, Resource};
 
 impl Stack {
@@ -86,17 +87,6 @@ impl Stack {
             self.request(request, on_reply).await?;
             return Ok(Outcome::Applied);
         }
-        if let Some(plan) = &plan {
-            for text in &plan.warnings {
-                on_reply(Reply::Warning { text: text.clone() });
-            }
-            if matches!(request, Request::Up { .. }) {
-                rehearse(plan)
-                    .into_iter()
-                    .map(Reply::Progress)
-                    .for_each(&mut on_reply);
-            }
-        }
         if let Request::Stop { services, .. } = &request {
             // Docker says so each time.
             for container in self.selected(&observed, services) {
@@ -106,6 +96,23 @@ impl Stack {
                     status: ProgressStatus::Stopped,
                     detail: None,
                 }));
+            }
+        }
+        // Another command may be about to make or start what is not there yet; its turn ends before ours begins.
+        let ends = matches!(request, Request::Stop { .. } | Request::Down { .. });
+        if ends && launch::is_running(&self.options.state, self.name()) {
+            self.request(request, on_reply).await?;
+            return Ok(Outcome::Unchanged);
+        }
+        if let Some(plan) = &plan {
+            for text in &plan.warnings {
+                on_reply(Reply::Warning { text: text.clone() });
+            }
+            if matches!(request, Request::Up { .. }) {
+                rehearse(plan)
+                    .into_iter()
+                    .map(Reply::Progress)
+                    .for_each(&mut on_reply);
             }
         }
         self.revive(&observed).await;

@@ -25,6 +25,8 @@ use crate::reconcile::plan::{Action, Plan, Step};
 
 /// Time after which a lease ends even if we do not.
 const LEASE: Duration = Duration::from_hours(1);
+/// Time in which the news of a container's end follows that of a process in it.
+const NEWS: Duration = Duration::from_millis(500);
 /// Bytes of a hook's output that are shown when it fails.
 const HOOK_OUTPUT: usize = 2048;
 
@@ -488,15 +490,15 @@ impl RequestEffects {
         };
         let containers = &self.worker.shared.containers;
         let options = exec_options(&hook);
-        let (outcome, output) = exec::run(
-            containers,
-            &record,
-            &options,
-            cancel.cancelled(),
-            HOOK_OUTPUT,
-        )
-        .await
-        .map_err(|error| Failure::from_error(resource.clone(), &error))?;
+        let over = cancel.cancelled();
+        let ran = exec::run(containers, &record, &options, over, HOOK_OUTPUT).await;
+        let is_well = matches!(ran, Ok((Outcome::Exited { code: 0 }, _)));
+        if kind == "pre_stop" && !is_well && has_ended(&unit).await {
+            // It was to end, and has: by itself, by another command, or by the hook.
+            return Ok(());
+        }
+        let (outcome, output) =
+            ran.map_err(|error| Failure::from_error(resource.clone(), &error))?;
         match outcome {
             Outcome::Exited { code: 0 } => Ok(()),
             Outcome::TimedOut => Err(Failure::new(
@@ -548,6 +550,13 @@ impl RequestEffects {
         }
         Ok(())
     }
+}
+
+/// Whether a container does not run any more, or is just ending.
+async fn has_ended(unit: &UnitHandle) -> bool {
+    let mut status = unit.status.clone();
+    let ended = status.wait_for(|status| !status.running);
+    tokio::time::timeout(NEWS, ended).await.is_ok()
 }
 
 fn exec_options(hook: &Hook) -> ExecOptions {

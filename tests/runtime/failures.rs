@@ -119,3 +119,41 @@ fn a_hook_that_never_ends_does_not_outlive_the_command() {
         let _down = project.compose("down").success();
     });
 }
+
+#[test]
+fn a_hook_before_the_stop_may_end_the_container_itself() {
+    World::run(|world| {
+        world.import_image("default");
+        let file = "services:
+  app:
+    image: demo
+    init: true
+    command: sleep 1005
+    stop_grace_period: 0s
+    pre_stop: [{command: [kill, '-TERM', '1']}, {command: [sleep, '60']}]
+";
+        let project = world.project("farewell", file);
+        let _up = project.compose("up -d").success();
+        let _down = project.compose("down").success();
+    });
+}
+
+#[test]
+fn a_down_in_the_middle_of_an_up_has_the_last_word() {
+    World::run(|world| {
+        world.import_image("default");
+        let file = "services:
+  first: {image: demo, init: true, stop_grace_period: 0s, healthcheck: {test: 'false', interval: 1s}}
+  second: {image: demo, init: true, stop_grace_period: 0s, depends_on: {first: {condition: service_healthy}}}
+";
+        let project = world.project("middle", file);
+        for delay in [100, 140, 180, 250, 400, 700] {
+            let up = project.command(["up", "-d"]).start();
+            std::thread::sleep(std::time::Duration::from_millis(delay));
+            up.signal(Signal::INT);
+            let _interrupted = up.finish().failure();
+            let _down = project.compose("down").success();
+            world.assert_clean();
+        }
+    });
+}
