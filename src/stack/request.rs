@@ -5,7 +5,8 @@ use std::io::{Read as _, Seek as _, SeekFrom};
 use std::path::Path;
 
 use super::{Stack, StackError};
-use crate::reconcile::observe::{Observed, Status};
+use crate::reconcile::observe::{Observed, ObservedContainer, Status};
+use crate::state::Wanted;
 use crate::supervisor::frame::{self, Connection, FrameError};
 use crate::supervisor::launch::{self, LaunchSettings};
 use crate::supervisor::protocol::{ContainerEvent, Hello, Reply, Request, VERSION};
@@ -64,13 +65,10 @@ impl Stack {
         Ok(Events { connection })
     }
 
-    /// Starts a supervisor that is not alive although containers run. That it failed is no reason to fail for a command
-    /// that only reads, so it is only noted.
+    /// Starts a supervisor that is not alive although containers run, or would if it had been there, as after a reboot. That
+    /// it failed is no reason to fail for a command that only reads, so it is only noted.
     pub async fn revive(&self, observed: &Observed) {
-        let supervised = observed
-            .containers
-            .iter()
-            .any(|container| container.desired.is_some() && is_alive(container.status));
+        let supervised = observed.containers.iter().any(needs_supervisor);
         if !supervised || launch::is_running(&self.options.state, &self.options.name) {
             return;
         }
@@ -133,7 +131,18 @@ impl Stack {
     }
 }
 
-/// Whether a supervisor has something to look after.
+/// Whether a supervisor has something to look after: a container that is up, or that ended unseen and is to run again.
+fn needs_supervisor(container: &ObservedContainer) -> bool {
+    let Some(desired) = &container.desired else {
+        return false;
+    };
+    let state = &container.state;
+    let was_cut_off = state.wanted == Wanted::Running && state.exit.is_none();
+    let restarts = !matches!(desired.restart.as_str(), "" | "no");
+    is_alive(container.status) || (was_cut_off && restarts)
+}
+
+/// Whether it is up, or comes up by itself.
 pub(super) fn is_alive(status: Status) -> bool {
     matches!(
         status,
@@ -173,4 +182,59 @@ fn last_lines(path: &Path) -> std::io::Result<Vec<String>> {
     let lines: Vec<&str> = text.lines().collect();
     let first = lines.len().saturating_sub(LOG_LINES);
     Ok(lines[first..].iter().map(ToString::to_string).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::container::Desired;
+    use crate::state::{ContainerState, Exit};
+
+    #[test]
+    fn a_container_that_a_reboot_cut_off_needs_a_supervisor_if_it_restarts() {
+        let container = |restart: &str, wanted, exit: Option<Exit>| ObservedContainer {
+            id: "a".into(),
+            name: "shop-web-1".into(),
+            service: "web".into(),
+            number: 1,
+            one_off: false,
+            status: Status::Exited,
+            pid: None,
+            exit_code: Some(137),
+            image: String::new(),
+            labels: std::collections::BTreeMap::new(),
+            desired: Some(Desired {
+                restart: restart.into(),
+                ..Desired::default()
+            }),
+            state: ContainerState {
+                wanted,
+                exit,
+                ..ContainerState::default()
+            },
+            created_at: jiff::Timestamp::UNIX_EPOCH,
+        };
+        let exit = Exit {
+            code: 1,
+            at: jiff::Timestamp::UNIX_EPOCH,
+            out_of_memory: false,
+            lost: false,
+        };
+        assert!(needs_supervisor(&container(
+            "always",
+            Wanted::Running,
+            None
+        )));
+        for left_alone in [
+            container("no", Wanted::Running, None),
+            container("always", Wanted::Stopped, None),
+            container("on-failure:1", Wanted::Running, Some(exit)),
+            ObservedContainer {
+                desired: None,
+                ..container("always", Wanted::Running, None)
+            },
+        ] {
+            assert!(!needs_supervisor(&left_alone), "{left_alone:?}");
+        }
+    }
 }
