@@ -239,7 +239,9 @@ impl Worker {
                 tracing::error!(%error, sandbox = id, "cannot serve a sandbox");
             }
         }
+        let snapshots = self.snapshots().await;
         let records = self.records().await?;
+        self.remove_unmade(&snapshots, &records).await;
         // All of them before the first is looked at: what it gives up may be another's.
         for record in &records {
             if let Some(desired) = desired(record)
@@ -253,6 +255,43 @@ impl Worker {
         }
         self.end_leases().await;
         Ok(())
+    }
+
+    /// Keys of the root file systems that were made for this project.
+    async fn snapshots(&self) -> Vec<String> {
+        let filter = format!("labels.{:?}=={:?}", label::PROJECT, self.shared.project);
+        let found = self.shared.containers.engine.snapshots(&[filter]).await;
+        let found = found.unwrap_or_else(|error| {
+            tracing::warn!(%error, "cannot look for what an earlier worker left");
+            Vec::new()
+        });
+        let of_containers = found.into_iter().filter(|snapshot| !snapshot.committed);
+        of_containers.map(|snapshot| snapshot.key).collect()
+    }
+
+    /// Removes what there is of containers that a worker before this one did not live to make: files, mounts, snapshots.
+    async fn remove_unmade(&self, snapshots: &[String], records: &[ContainerRecord]) {
+        let containers = &self.shared.containers;
+        for key in snapshots {
+            // Snapshots of images that are mounted carry the container's id in front.
+            let id = key.split('-').next().unwrap_or_default();
+            let is_id = !id.is_empty() && id.bytes().all(|byte| byte.is_ascii_hexdigit());
+            if !is_id || records.iter().any(|record| record.id == id) {
+                continue;
+            }
+            let removed = if key == id {
+                containers.remove(id, false).await
+            } else {
+                containers
+                    .engine
+                    .remove_snapshot(key)
+                    .await
+                    .map_err(Into::into)
+            };
+            if let Err(error) = removed {
+                tracing::warn!(%error, id, "cannot remove what is left of a container");
+            }
+        }
     }
 
     /// Ends the leases of requests that a worker before this one did not live to finish.
