@@ -415,6 +415,8 @@ impl Worker {
         if let Err(error) = engine.collect_garbage().await {
             tracing::warn!(%error, "cannot collect garbage");
         }
+        // What containerd had to clean up of a creation that was cut off may have kept it until now.
+        self.shared.containers.remove_cgroup_parent();
         let state = &self.shared.state;
         if engine.options().address == private_address(state)
             && let Err(error) = stop_private(state).await
