@@ -32,7 +32,10 @@ use crate::state::{ContainerState, StateRoot};
 const DEFAULT_NAMESPACE: &str = "default";
 
 /// Time after which a worker without containers looks whether it is needed.
-const IDLE: Duration = Duration::from_secs(10);
+const IDLE: Duration = Duration::from_secs(2);
+
+/// The same for one with containers, which is rarely to find that they are gone.
+const BUSY: Duration = Duration::from_secs(10);
 
 /// The worker could not begin.
 #[derive(Debug, Error)]
@@ -429,7 +432,9 @@ impl Worker {
     async fn gone(&self) {
         loop {
             // Cancel-safe: a wake that is lost is made up for by the next look.
-            let _ = tokio::time::timeout(IDLE, self.ended.notified()).await;
+            let is_idle = self.locked_units().is_empty();
+            let patience = if is_idle { IDLE } else { BUSY };
+            let _ = tokio::time::timeout(patience, self.ended.notified()).await;
             if self.connections.load(Ordering::SeqCst) > 0 || !self.locked_units().is_empty() {
                 continue;
             }
