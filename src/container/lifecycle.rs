@@ -298,7 +298,7 @@ impl Containers {
         note(hidden.map_err(ContainerError::io("hide the container from nerdctl")));
         note(self.remove_files(id));
         note(self.release_volumes(&provision, volumes).await);
-        self.remove_cgroup_parent();
+        self.remove_cgroups(id);
         first.map_or(Ok(()), Err)
     }
 
@@ -377,8 +377,18 @@ impl Containers {
         open().map_err(ContainerError::io(format!("lock {}", path.display())))
     }
 
+    /// Removes what a creation that was cut off has left of a container's cgroups, and their parent if that is all.
+    fn remove_cgroups(&self, id: &str) {
+        if !Host::get().systemd {
+            for parent in cgroup_parents() {
+                remove_cgroup(&parent.join(id));
+            }
+        }
+        self.remove_cgroup_parent();
+    }
+
     /// Removes the common parent of our cgroups once nobody is in it.
-    fn remove_cgroup_parent(&self) {
+    pub fn remove_cgroup_parent(&self) {
         if Host::get().systemd {
             return;
         }
@@ -387,19 +397,26 @@ impl Containers {
             return;
         };
         // Somebody starts a container just now, and will be the one to remove it.
-        if lock.try_lock().is_err() {
-            return;
-        }
-        let root = Path::new("/sys/fs/cgroup");
-        let name = CGROUP_PARENT.trim_start_matches('/');
-        let controllers = std::fs::read_dir(root).into_iter().flatten().flatten();
-        let nested = controllers.map(|entry| entry.path().join(name));
-        for folder in nested.chain([root.join(name)]) {
-            match std::fs::remove_dir(&folder) {
-                Ok(()) => {}
-                Err(error) => tracing::trace!(folder = %folder.display(), %error, "cgroup stays"),
+        if lock.try_lock().is_ok() {
+            for parent in cgroup_parents() {
+                remove_cgroup(&parent);
             }
         }
+    }
+}
+
+/// The common parent of our cgroups, in each hierarchy.
+fn cgroup_parents() -> Vec<PathBuf> {
+    let root = Path::new("/sys/fs/cgroup");
+    let name = CGROUP_PARENT.trim_start_matches('/');
+    let controllers = std::fs::read_dir(root).into_iter().flatten().flatten();
+    let nested = controllers.map(|entry| entry.path().join(name));
+    nested.chain([root.join(name)]).collect()
+}
+
+fn remove_cgroup(folder: &Path) {
+    if let Err(error) = std::fs::remove_dir(folder) {
+        tracing::trace!(folder = %folder.display(), %error, "cgroup stays");
     }
 }
 

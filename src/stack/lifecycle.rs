@@ -4,8 +4,8 @@ use super::{Outcome, Stack, StackError, rehearse};
 use crate::model::Project;
 use crate::reconcile::observe::{Observed, ObservedContainer};
 use crate::reconcile::plan::{self, DownOptions, Plan};
-use crate::supervisor::launch;
 use crate::supervisor::protocol::{Progress, ProgressStatus, Reply, Request, Resource};
+use crate::supervisor::{frame, launch};
 
 impl Stack {
     fn boxed_project(&self) -> Option<Box<Project>> {
@@ -98,9 +98,8 @@ impl Stack {
                 }));
             }
         }
-        // Another command may be about to make or start what is not there yet; its turn ends before ours begins.
         let ends = matches!(request, Request::Stop { .. } | Request::Down { .. });
-        if ends && launch::is_running(&self.options.state, self.name()) {
+        if ends && self.is_supervised() {
             self.request(request, on_reply).await?;
             return Ok(Outcome::Unchanged);
         }
@@ -117,6 +116,13 @@ impl Stack {
         }
         self.revive(&observed).await;
         Ok(Outcome::Unchanged)
+    }
+
+    /// Whether there is a supervisor, which another command may just have make or start what is not there yet; or one was
+    /// killed and may have left what nobody has recorded.
+    fn is_supervised(&self) -> bool {
+        let state = &self.options.state;
+        launch::is_running(state, self.name()) || frame::control_path(state, self.name()).exists()
     }
 
     /// What `request` would do; `None` if that is not planned.

@@ -32,7 +32,10 @@ use crate::state::{ContainerState, StateRoot};
 const DEFAULT_NAMESPACE: &str = "default";
 
 /// Time after which a worker without containers looks whether it is needed.
-const IDLE: Duration = Duration::from_secs(10);
+const IDLE: Duration = Duration::from_secs(2);
+
+/// The same for one with containers, which is rarely to find that they are gone.
+const BUSY: Duration = Duration::from_secs(10);
 
 /// The worker could not begin.
 #[derive(Debug, Error)]
@@ -239,7 +242,9 @@ impl Worker {
                 tracing::error!(%error, sandbox = id, "cannot serve a sandbox");
             }
         }
+        let snapshots = self.snapshots().await;
         let records = self.records().await?;
+        self.remove_unmade(&snapshots, &records).await;
         // All of them before the first is looked at: what it gives up may be another's.
         for record in &records {
             if let Some(desired) = desired(record)
@@ -253,6 +258,43 @@ impl Worker {
         }
         self.end_leases().await;
         Ok(())
+    }
+
+    /// Keys of the root file systems that were made for this project.
+    async fn snapshots(&self) -> Vec<String> {
+        let filter = format!("labels.{:?}=={:?}", label::PROJECT, self.shared.project);
+        let found = self.shared.containers.engine.snapshots(&[filter]).await;
+        let found = found.unwrap_or_else(|error| {
+            tracing::warn!(%error, "cannot look for what an earlier worker left");
+            Vec::new()
+        });
+        let of_containers = found.into_iter().filter(|snapshot| !snapshot.committed);
+        of_containers.map(|snapshot| snapshot.key).collect()
+    }
+
+    /// Removes what there is of containers that a worker before this one did not live to make: files, mounts, snapshots.
+    async fn remove_unmade(&self, snapshots: &[String], records: &[ContainerRecord]) {
+        let containers = &self.shared.containers;
+        for key in snapshots {
+            // Snapshots of images that are mounted carry the container's id in front.
+            let id = key.split('-').next().unwrap_or_default();
+            let is_id = !id.is_empty() && id.bytes().all(|byte| byte.is_ascii_hexdigit());
+            if !is_id || records.iter().any(|record| record.id == id) {
+                continue;
+            }
+            let removed = if key == id {
+                containers.remove(id, false).await
+            } else {
+                containers
+                    .engine
+                    .remove_snapshot(key)
+                    .await
+                    .map_err(Into::into)
+            };
+            if let Err(error) = removed {
+                tracing::warn!(%error, id, "cannot remove what is left of a container");
+            }
+        }
     }
 
     /// Ends the leases of requests that a worker before this one did not live to finish.
@@ -376,6 +418,8 @@ impl Worker {
         if let Err(error) = engine.collect_garbage().await {
             tracing::warn!(%error, "cannot collect garbage");
         }
+        // What containerd had to clean up of a creation that was cut off may have kept it until now.
+        self.shared.containers.remove_cgroup_parent();
         let state = &self.shared.state;
         if engine.options().address == private_address(state)
             && let Err(error) = stop_private(state).await
@@ -388,7 +432,9 @@ impl Worker {
     async fn gone(&self) {
         loop {
             // Cancel-safe: a wake that is lost is made up for by the next look.
-            let _ = tokio::time::timeout(IDLE, self.ended.notified()).await;
+            let is_idle = self.locked_units().is_empty();
+            let patience = if is_idle { IDLE } else { BUSY };
+            let _ = tokio::time::timeout(patience, self.ended.notified()).await;
             if self.connections.load(Ordering::SeqCst) > 0 || !self.locked_units().is_empty() {
                 continue;
             }

@@ -61,7 +61,7 @@ const WORKER: &str = " --worker";
 const BOTH: &str = " supervisor --project";
 
 #[test]
-fn twenty_interrupted_ups_leave_nothing_after_a_down() {
+fn twenty_interrupted_ups_leave_nothing_after_the_next_and_a_down() {
     World::run(|world| {
         world.import_image("default");
         let project = world.project("rounds", BUSY);
