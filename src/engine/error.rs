@@ -62,7 +62,9 @@ impl EngineError {
         match self {
             Self::AlreadyExists { .. } => true,
             Self::Call { message, .. } => {
+                // The second: the folder of the new task went with the remains of the old one.
                 message.contains("mkdir") && message.contains("file exists")
+                    || message.contains("start shim") && message.contains("no such file")
             }
             _ => false,
         }
@@ -197,6 +199,8 @@ mod tests {
             code: Code::Unknown,
         };
         assert!(failed("failed to start shim: mkdir /run/x/a: file exists").meets_remains());
+        let gone = "failed to start shim: start failed: fork/exec /bin/shim: no such file or directory";
+        assert!(failed(gone).meets_remains());
         assert!(!failed("no space left on device").meets_remains());
     }
 
