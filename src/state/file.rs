@@ -4,6 +4,7 @@ use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -49,22 +50,29 @@ pub fn create_private_dir(path: &Path) -> Result<(), StateError> {
 
 /// Writes `bytes` to a new file beside `path` and renames it there. The file is the owner's only.
 pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<(), StateError> {
-    let failed = |source| StateError::Write {
-        path: path.into(),
-        source,
-    };
+    // Two writers of one file, in one process too, each have their own.
+    static COUNTER: AtomicU64 = AtomicU64::new(0);
+    let number = COUNTER.fetch_add(1, Ordering::Relaxed);
     let mut name = path.file_name().unwrap_or_default().to_os_string();
-    name.push(format!(".{}.new", std::process::id()));
+    name.push(format!(".{}-{number}.new", std::process::id()));
     let temporary = path.with_file_name(name);
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(&temporary)
-        .map_err(failed)?;
-    file.write_all(bytes).map_err(failed)?;
-    std::fs::rename(&temporary, path).map_err(failed)
+    let write = || {
+        let mut file = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(&temporary)?;
+        file.write_all(bytes)?;
+        std::fs::rename(&temporary, path)
+    };
+    write().map_err(|source| {
+        std::fs::remove_file(&temporary).ok();
+        StateError::Write {
+            path: path.into(),
+            source,
+        }
+    })
 }
 
 /// As [`write_atomic`], and does not return before the content is on the disk.
@@ -118,4 +126,31 @@ pub fn read_json<T: Versioned + DeserializeOwned>(path: &Path) -> Result<Option<
         });
     }
     serde_json::from_value(json).map(Some).map_err(damaged)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn writers_of_one_file_do_not_meet() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file");
+        let contents = [vec![b'a'; 1 << 16], vec![b'b'; 1 << 16]];
+        std::thread::scope(|scope| {
+            for bytes in &contents {
+                scope.spawn(|| (0..200).for_each(|_| write_atomic(&path, bytes).unwrap()));
+            }
+        });
+        assert!(contents.contains(&std::fs::read(&path).unwrap()));
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_write_that_fails_leaves_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::create_dir(folder.path().join("file")).unwrap();
+        write_atomic(&folder.path().join("file"), b"x").unwrap_err();
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
 }

@@ -18,8 +18,8 @@ use super::lock;
 use super::protocol::{Hello, Reply, Request, VERSION};
 use crate::state::{ROOT_VARIABLE, StateError, StateRoot, create_private_dir};
 
-/// Time that a supervisor has until it answers; a machine may be busy. One that dies is noticed at once.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// Time that a supervisor has until it answers; a machine may be busy.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Time between two looks at whether it answers.
 const LOOK: Duration = Duration::from_millis(5);
@@ -83,7 +83,7 @@ pub fn is_running(state: &StateRoot, project: &str) -> bool {
 }
 
 /// Makes sure that a supervisor of `project` runs and answers; returns the path of its control socket. Blocks for up to
-/// half a minute. Several at once start one.
+/// 20 seconds. Several at once start one.
 pub fn ensure_running(
     state: &StateRoot,
     project: &str,
