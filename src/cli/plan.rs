@@ -15,7 +15,7 @@ pub(crate) fn human(project: &str, plan: &Plan, show_values: bool, color: bool) 
     let changed: Vec<&Change> = plan
         .changes
         .iter()
-        .filter(|change| change.change != "none")
+        .filter(|change| !change.is_none())
         .collect();
     let unchanged = plan.changes.len() - changed.len();
     if changed.is_empty() {

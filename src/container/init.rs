@@ -51,6 +51,14 @@ mod tests {
     fn installed() -> (tempfile::TempDir, PathBuf) {
         let folder = tempfile::tempdir().unwrap();
         let path = path(&StateRoot::new(Some(folder.path()))).unwrap();
+        // A process that another test starts has our descriptors until its exec, that of the new file too.
+        let busy = || {
+            let started = Command::new(&path).stderr(Stdio::null()).status();
+            started.is_err_and(|error| error.kind() == std::io::ErrorKind::ExecutableFileBusy)
+        };
+        while busy() {
+            std::thread::sleep(Duration::from_millis(1));
+        }
         (folder, path)
     }
 

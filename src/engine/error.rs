@@ -199,7 +199,8 @@ mod tests {
             code: Code::Unknown,
         };
         assert!(failed("failed to start shim: mkdir /run/x/a: file exists").meets_remains());
-        let gone = "failed to start shim: start failed: fork/exec /bin/shim: no such file or directory";
+        let gone =
+            "failed to start shim: start failed: fork/exec /bin/shim: no such file or directory";
         assert!(failed(gone).meets_remains());
         assert!(!failed("no space left on device").meets_remains());
     }

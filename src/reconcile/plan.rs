@@ -162,7 +162,8 @@ pub struct Change {
     pub kind: String,
     pub name: String,
     pub service: Option<String>,
-    /// `none`, `create`, `start`, `update`, `restart`, `recreate`, `stop`, `kill`, `remove`.
+    /// `none`, `completed` (nothing to do either), `create`, `start`, `update`, `restart`, `recreate`, `stop`, `kill`,
+    /// `remove`.
     pub change: String,
     pub reasons: Vec<Reason>,
 }
@@ -177,7 +178,25 @@ pub struct Plan {
     pub warnings: Vec<String>,
 }
 
+impl Change {
+    /// Whether the resource is left as it is.
+    pub fn is_none(&self) -> bool {
+        matches!(self.change.as_str(), "none" | "completed")
+    }
+}
+
 impl Plan {
+    /// Containers that are left as they are: their names, and whether they have done their work and ended.
+    pub fn unchanged_containers(&self) -> impl Iterator<Item = (&str, bool)> {
+        let containers = self
+            .changes
+            .iter()
+            .filter(|change| change.kind == "container");
+        containers
+            .filter(|change| change.is_none())
+            .map(|change| (change.name.as_str(), change.change == "completed"))
+    }
+
     /// Whether there is nothing to do.
     pub fn is_empty(&self) -> bool {
         self.steps.is_empty()

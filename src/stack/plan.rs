@@ -43,10 +43,13 @@ pub fn rehearse(plan: &Plan) -> Vec<Progress> {
             detail: None,
         }));
     };
-    for change in plan.changes.iter().filter(|change| change.change == "none") {
-        if change.kind == "container" {
-            tell(Resource::Container, &change.name, &[Status::Running]);
-        }
+    for (name, has_completed) in plan.unchanged_containers() {
+        let status = if has_completed {
+            Status::Exited
+        } else {
+            Status::Running
+        };
+        tell(Resource::Container, name, &[status]);
     }
     // Stopping and removing what is replaced is a part of "recreate".
     let replaced: Vec<&String> = plan

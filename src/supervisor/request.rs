@@ -266,12 +266,13 @@ async fn execute(
             })
             .ok();
     }
-    for change in plan
-        .changes
-        .iter()
-        .filter(|change| change.kind == "container" && change.change == "none")
-    {
-        say(replies, &change.name, ProgressStatus::Running);
+    for (name, has_completed) in plan.unchanged_containers() {
+        let status = if has_completed {
+            ProgressStatus::Exited
+        } else {
+            ProgressStatus::Running
+        };
+        say(replies, name, status);
     }
     let effects = RequestEffects::new(
         Arc::clone(worker),

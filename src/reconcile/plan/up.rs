@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, HashMap};
 
 use indexmap::IndexSet;
 
-use super::builder::{Builder, is_up, uses};
+use super::builder::{Builder, has_completed, is_up, uses};
 use super::error::require_services;
 use super::resources::{IsReplaceable, Resources, plan_resources};
 use super::schedule::Schedule;
@@ -378,7 +378,9 @@ fn report(
             .iter()
             .flat_map(|replicas| &replicas.slots)
         {
+            let has_completed = slot.current.is_some_and(has_completed);
             let change = match slot.change {
+                SlotChange::Keep if has_completed => "completed",
                 SlotChange::Keep => "none",
                 SlotChange::Create => "create",
                 SlotChange::Start => "start",
