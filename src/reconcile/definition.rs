@@ -2,6 +2,7 @@
 //! exists is still what the file asks for.
 
 use std::collections::BTreeMap;
+use std::sync::LazyLock;
 
 use serde_json::{Map, Value, json};
 
@@ -40,10 +41,8 @@ const OWN_LABELS: &str = "com.docker.compose.";
 /// Canonical JSON of `service` as [`crate::container::Desired::config`] holds it. An attribute that has its default is
 /// left out, so that a new attribute of a later version does not look like a change.
 pub(super) fn service_definition(service: &Service) -> Value {
-    let Value::Object(defaults) = serde_json::to_value(Service::default()).unwrap_or_default()
-    else {
-        return Value::Null;
-    };
+    static DEFAULTS: LazyLock<Value> =
+        LazyLock::new(|| serde_json::to_value(Service::default()).unwrap_or_default());
     let Value::Object(mut all) = serde_json::to_value(service).unwrap_or_default() else {
         return Value::Null;
     };
@@ -53,7 +52,7 @@ pub(super) fn service_definition(service: &Service) -> Value {
     if let Some(Value::Object(deploy)) = all.get_mut("deploy") {
         deploy.remove("replicas");
     }
-    all.retain(|attribute, value| defaults.get(attribute) != Some(value));
+    all.retain(|attribute, value| DEFAULTS.get(attribute) != Some(value));
     let pruned = all.into_iter().filter_map(|(attribute, value)| {
         // `command: []` is not the same as no command.
         let keeps_empty = value.as_array().is_some_and(Vec::is_empty);

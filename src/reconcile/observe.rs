@@ -45,6 +45,8 @@ pub struct ObservedContainer {
     /// Reference of its image.
     pub image: String,
     pub labels: BTreeMap<String, String>,
+    /// OCI runtime spec, JSON.
+    pub spec: Vec<u8>,
     /// `None` if another tool made it or its record is unreadable.
     pub desired: Option<Desired>,
     pub state: ContainerState,
@@ -188,6 +190,7 @@ pub fn observed_container(
         id: record.id,
         image: record.image,
         labels: record.labels,
+        spec: record.spec,
         created_at: record.created_at,
     }
 }

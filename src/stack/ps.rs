@@ -8,7 +8,6 @@ use serde::Deserialize;
 use super::ports::{Publisher, exposed};
 use super::{Stack, StackError};
 use crate::container::{INIT_PATH, label};
-use crate::engine::ContainerRecord;
 use crate::network::SandboxRecord;
 use crate::reconcile::observe::{Observed, ObservedContainer, Status};
 use crate::state::{ContainerState, HealthStatus};
@@ -63,24 +62,12 @@ impl Stack {
     /// Containers of the project, by name. Starts the supervisor if it should be alive and is not.
     pub async fn ps(&self) -> Result<Vec<ContainerSummary>, StackError> {
         let observed = self.observe().await?;
-        let engine = &self.containers().await?.engine;
-        let filter = format!("labels.{:?}=={:?}", label::PROJECT, self.name());
-        let records = engine.containers(&[filter]).await?;
-        let commands: BTreeMap<&str, String> = records
-            .iter()
-            .map(|record| (record.id.as_str(), command(record)))
-            .collect();
         let mut summaries: Vec<ContainerSummary> = observed
             .containers
             .iter()
             .map(|container| {
-                let command = commands.get(container.id.as_str()).cloned();
-                summary(
-                    self.name(),
-                    container,
-                    &observed,
-                    command.unwrap_or_default(),
-                )
+                let command = command(&container.spec);
+                summary(self.name(), container, &observed, command)
             })
             .collect();
         summaries.sort_by(|a, b| a.name.cmp(&b.name));
@@ -212,7 +199,7 @@ fn publishers(container: &ObservedContainer, sandbox: Option<&SandboxRecord>) ->
 }
 
 /// The command line of a container's first process.
-fn command(record: &ContainerRecord) -> String {
+fn command(spec: &[u8]) -> String {
     #[derive(Deserialize)]
     struct Spec {
         process: Process,
@@ -222,7 +209,7 @@ fn command(record: &ContainerRecord) -> String {
         #[serde(default)]
         args: Vec<String>,
     }
-    let Ok(spec) = serde_json::from_slice::<Spec>(&record.spec) else {
+    let Ok(spec) = serde_json::from_slice::<Spec>(spec) else {
         return String::new();
     };
     let args = match spec.process.args.as_slice() {
@@ -246,12 +233,9 @@ mod tests {
 
     #[test]
     fn a_command_is_quoted_as_docker_quotes_it() {
-        let record = ContainerRecord {
-            spec: br#"{"process":{"args":["sh","-c","echo a; trap 'x' TERM"]}}"#.to_vec(),
-            ..ContainerRecord::default()
-        };
-        assert_eq!(command(&record), "sh -c 'echo a; trap 'x' TERM'");
-        assert_eq!(command(&ContainerRecord::default()), "");
+        let spec = br#"{"process":{"args":["sh","-c","echo a; trap 'x' TERM"]}}"#;
+        assert_eq!(command(spec), "sh -c 'echo a; trap 'x' TERM'");
+        assert_eq!(command(b""), "");
     }
 
     #[test]

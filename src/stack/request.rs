@@ -203,6 +203,7 @@ mod tests {
             exit_code: Some(137),
             image: String::new(),
             labels: std::collections::BTreeMap::new(),
+            spec: Vec::new(),
             desired: Some(Desired {
                 restart: restart.into(),
                 ..Desired::default()
