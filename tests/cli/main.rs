@@ -1,5 +1,6 @@
 //! Transcripts of commands that need no containerd.
 
+mod schema;
 mod world;
 
 use insta::assert_snapshot;

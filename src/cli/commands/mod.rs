@@ -14,6 +14,7 @@ mod port;
 mod ps;
 mod restart;
 mod rm;
+mod schema;
 mod start;
 mod stop;
 pub(super) mod supervisor;
@@ -50,6 +51,7 @@ pub(crate) enum Command {
     Ps(ps::PsArgs),
     Restart(restart::RestartArgs),
     Rm(rm::RmArgs),
+    Schema(schema::SchemaArgs),
     Start(start::StartArgs),
     Stop(stop::StopArgs),
     #[command(hide = true)]
@@ -83,6 +85,7 @@ pub(crate) fn run(command: Command, context: &mut Context) -> Result<ExitStatus,
         Command::Ps(arguments) => ps::run(context, &arguments),
         Command::Restart(arguments) => restart::run(context, &arguments),
         Command::Rm(arguments) => rm::run(context, &arguments),
+        Command::Schema(arguments) => schema::run(context, &arguments),
         Command::Start(arguments) => start::run(context, &arguments),
         Command::Stop(arguments) => stop::run(context, &arguments),
         // Dispatched before there is a context: it is no command for people.

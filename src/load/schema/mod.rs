@@ -4,10 +4,12 @@
 //! which strings are paths and what its text means. Interpolation, merge, checks, canonical form,
 //! path resolution and output all read this table, so they cannot disagree.
 
+mod json;
 mod resources;
 mod root;
 mod service;
 
+pub use json::json_schema;
 pub(super) use root::ROOT;
 pub(super) use service::SERVICE;
 
@@ -233,11 +235,23 @@ pub(super) struct Field {
     pub(super) json_name: &'static str,
     pub(super) schema: Schema,
     pub(super) keep: Keep,
+    /// What it is for, in a line.
+    about: &'static str,
+    /// Values that are common where others are possible.
+    examples: &'static [&'static str],
 }
 
 impl Field {
     const fn in_json(self, json_name: &'static str) -> Self {
         Self { json_name, ..self }
+    }
+
+    const fn about(self, about: &'static str) -> Self {
+        Self { about, ..self }
+    }
+
+    const fn examples(self, examples: &'static [&'static str]) -> Self {
+        Self { examples, ..self }
     }
 }
 
@@ -267,11 +281,19 @@ pub(super) struct Schema {
     pub(super) pattern: Option<Pattern>,
 }
 
-/// Patterns of the schema that are not lists of choices.
+/// Texts with a grammar of their own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Pattern {
     ContainerName,
     PullPolicy,
+    /// The short form of a published port, which the canonical form reads.
+    Ports,
+    /// A port or a range, which the typed values are checked for.
+    PortRange,
+    /// The short form of a mount, which the canonical form reads.
+    Mount,
+    /// The short form of a device, which the canonical form reads.
+    Device,
 }
 
 impl Schema {
@@ -424,6 +446,8 @@ const fn kept(name: &'static str, schema: Schema, keep: Keep) -> Field {
         json_name: name,
         schema,
         keep,
+        about: "",
+        examples: &[],
     }
 }
 
@@ -476,8 +500,9 @@ const HOSTS: Schema = Schema {
 const ADDRESSES: Schema = LINES.or(Types::STRING).form(Form::Raw);
 const ULIMITS: Schema = Schema::map(&ULIMIT, Keys::LowerLeniently);
 const ULIMIT: Schema = Schema::object(&[
-    field("soft", INTEGER.cast(Cast::Integer)),
-    field("hard", INTEGER.cast(Cast::Integer)),
+    field("soft", INTEGER.cast(Cast::Integer))
+        .about("Limit that the process may raise itself, up to the hard one"),
+    field("hard", INTEGER.cast(Cast::Integer)).about("Limit that only root may raise"),
 ])
 .require(&["soft", "hard"])
 .or(Types::INTEGER.or(Types::STRING))
@@ -486,19 +511,21 @@ const ULIMIT: Schema = Schema::object(&[
 .merge(Merge::Replace);
 /// A reference to a config or secret.
 const FILE_REFERENCE: Schema = Schema::object(&[
-    field("source", TEXT),
-    field("target", TEXT),
-    field("uid", TEXT),
-    field("gid", TEXT),
-    kept("mode", TEXT_OR_NUMBER.form(Form::Mode), Keep::IfSet),
+    field("source", TEXT).about("Name in the top-level section"),
+    field("target", TEXT).about("Path or file name in the container"),
+    field("uid", TEXT).about("Owner of the file in the container"),
+    field("gid", TEXT).about("Group of the file in the container"),
+    kept("mode", TEXT_OR_NUMBER.form(Form::Mode), Keep::IfSet)
+        .about("Permissions of the file in octal, such as 0440"),
 ])
 .or(Types::STRING);
 /// A hook that runs in the service's container.
 const HOOK: Schema = Schema::object(&[
-    kept("command", COMMAND, Keep::Command),
-    field("user", TEXT),
-    field("privileged", BOOLEAN),
-    field("working_dir", TEXT),
-    field("environment", PAIRS.form(Form::Variables)),
+    kept("command", COMMAND, Keep::Command).about("Command line to run in the container"),
+    field("user", TEXT).about("User to run as, else the service's"),
+    field("privileged", BOOLEAN).about("Run with all privileges"),
+    field("working_dir", TEXT).about("Directory to run in, else the service's"),
+    field("environment", PAIRS.form(Form::Variables))
+        .about("Variables to set besides the service's"),
 ])
 .require(&["command"]);
