@@ -2,9 +2,11 @@
 
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 
 use super::canonical;
 use super::diagnostic::Problem;
+use super::dotenv::Variables;
 use super::files::Scope;
 use super::include::is_remote;
 use super::interpolate;
@@ -17,11 +19,15 @@ use super::source::Reason;
 use super::unique;
 use crate::yaml::{Document, Mapping, Node, Span};
 
+/// Services from which one service may come.
+const MAX_DEPTH: usize = 100;
+
 /// What is known of `extends` in one load.
 #[derive(Debug, Default)]
 pub(super) struct Extends {
-    /// Files that services extend from, each read once.
-    bases: HashMap<PathBuf, Base>,
+    /// Files that services extend from, each read once for the files of a directory: paths in it are
+    /// put right against that.
+    bases: HashMap<(PathBuf, PathBuf), Base>,
     /// Services whose `extends` is wrong, which is said once.
     failed: HashSet<(PathBuf, String)>,
 }
@@ -31,6 +37,8 @@ pub(super) struct Extends {
 struct Base {
     services: Mapping,
     resets: Vec<Vec<String>>,
+    /// What its variables were replaced from.
+    environment: Rc<Variables>,
 }
 
 /// A service on the way from an extending service to its base.
@@ -114,6 +122,10 @@ fn resolve(
     let base_file = extends
         .get("file")
         .and_then(|file| Some((file.as_str()?.to_owned(), file.span)));
+    if visits.len() >= MAX_DEPTH {
+        let message = format!("services extend each other more than {MAX_DEPTH} deep");
+        return session.fail(Problem::error(message).at(span));
+    }
     visits.push(Visit {
         file: file.to_owned(),
         service: name.to_owned(),
@@ -138,9 +150,10 @@ fn resolve(
             let expanded = paths::expand_home(&text, &session.options.environment);
             let base_path = clean(&scope.directory.join(expanded));
             check_cycle(session, visits, &base_path, &base_name, base_span)?;
-            let mut base = match session.extends.bases.remove(&base_path) {
-                Some(base) => base,
-                None => read(session, &text, file_span, &base_path, scope)?,
+            let key = (base_path.clone(), scope.directory.clone());
+            let mut base = match session.extends.bases.remove(&key) {
+                Some(base) if Rc::ptr_eq(&base.environment, &scope.environment) => base,
+                _ => read(session, &text, file_span, &base_path, scope)?,
             };
             let outcome = if base.services.contains(&base_name) {
                 let resets = std::mem::take(&mut base.resets);
@@ -164,7 +177,7 @@ fn resolve(
                 session.fail(problem)
             };
             let service = base.services.get(&base_name).cloned();
-            session.extends.bases.insert(base_path, base);
+            session.extends.bases.insert(key, base);
             outcome?;
             service
         }
@@ -177,6 +190,7 @@ fn resolve(
     let Some(mut base) = base.filter(|base| !base.is_null()) else {
         return Ok(());
     };
+    session.spend_copies(base.count(), span)?;
     merge::reset_below(&mut base, &["services", name], resets);
     let mut over = std::mem::take(service);
     if let Some(mapping) = over.as_mapping_mut() {
@@ -274,6 +288,7 @@ fn read(
         Some(crate::yaml::Value::Mapping(services)) => Ok(Base {
             services,
             resets: marks,
+            environment: Rc::clone(&scope.environment),
         }),
         _ => {
             session.fail(Problem::error(format!("`{text}` defines no services to extend")).at(span))
