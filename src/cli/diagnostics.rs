@@ -6,7 +6,7 @@ use std::path::Path;
 use annotate_snippets::renderer::DecorStyle;
 use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet};
 
-use crate::load::{Diagnostic, Label, Severity, SourceMap};
+use crate::load::{Diagnostic, Label, Severity, Source, SourceMap};
 
 /// How to draw.
 #[derive(Clone, Copy, Debug)]
@@ -83,9 +83,10 @@ fn snippets<'s>(
         .into_iter()
         .filter_map(|file| {
             let source = sources.find(file)?;
-            let mut snippet = Snippet::source(source.text.as_str())
+            let (lines, first_line) = lines_of(source, labels);
+            let mut snippet = Snippet::source(&source.text[lines.clone()])
                 .path(file.display().to_string())
-                .line_start(1);
+                .line_start(first_line);
             for (index, label) in labels.iter().enumerate() {
                 if label.file != file {
                     continue;
@@ -95,7 +96,8 @@ fn snippets<'s>(
                 } else {
                     AnnotationKind::Context
                 };
-                let mut annotation = kind.span(shown_range(&source.text, label));
+                let range = shown_range(&source.text, label);
+                let mut annotation = kind.span(range.start - lines.start..range.end - lines.start);
                 if !label.text.is_empty() {
                     annotation = annotation.label(visible(&label.text));
                 }
@@ -104,6 +106,25 @@ fn snippets<'s>(
             Some(snippet)
         })
         .collect()
+}
+
+/// From the line of the first label in a source to that of the last, and the number of the first line.
+/// Drawing goes through all text that it is given, so it is not given a whole large file.
+fn lines_of(source: &Source, labels: &[Label]) -> (std::ops::Range<usize>, usize) {
+    let ranges = labels
+        .iter()
+        .filter(|label| label.file == source.path)
+        .map(|label| shown_range(&source.text, label));
+    let (start, end) = ranges.fold((source.text.len(), 0), |(start, end), range| {
+        (start.min(range.start), end.max(range.end))
+    });
+    let start = source.text[..start]
+        .rfind('\n')
+        .map_or(0, |newline| newline + 1);
+    let rest = &source.text[end.max(start)..];
+    let end = end.max(start) + rest.find('\n').unwrap_or(rest.len());
+    let (line, _) = source.position(u32::try_from(start).unwrap_or(u32::MAX));
+    (start..end, line as usize)
 }
 
 /// The range of a label, cut to its first line: a caret under a whole service helps nobody.

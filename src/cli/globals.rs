@@ -10,7 +10,7 @@ use super::error::{CommandError, did_you_mean};
 use super::terminal;
 use super::ui::{Ansi, ProgressMode, Ui, progress_mode};
 use crate::container::ineffective;
-use crate::load::{Diagnostic, LoadError, LoadOptions, Loaded, SourceMap, load};
+use crate::load::{Diagnostic, LoadError, LoadOptions, Loaded, SourceMap, load, read_text};
 use crate::model::{Network, Project};
 use crate::network::{NetworkSpec, unsupported_options};
 use crate::stack::{Stack, StackOptions};
@@ -115,7 +115,7 @@ impl Context {
             CommandError::user(format!("cannot find the working directory: {error}"))
         })?;
         let stdin = if globals.file.iter().any(|file| file == Path::new("-")) {
-            Some(std::io::read_to_string(std::io::stdin())?)
+            Some(read_text(std::io::stdin())?)
         } else {
             None
         };

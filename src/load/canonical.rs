@@ -277,7 +277,12 @@ fn ports(session: &mut Session<'_>, node: &mut Node, path: &Path<'_>) {
             continue;
         };
         match parse_ports(&text) {
-            Ok(ports) => expanded.extend(ports.iter().map(|port| port_node(port, item))),
+            Ok(ports) => {
+                if session.spend_ports(ports.len(), item.span).is_err() {
+                    return;
+                }
+                expanded.extend(ports.iter().map(|port| port_node(port, item)));
+            }
             // One text with variables keeps the whole list as it is.
             Err(_) if !session.options.interpolate => return,
             Err(error) => session.error(port_problem(&error, &path.index(index), item)),

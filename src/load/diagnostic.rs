@@ -175,11 +175,27 @@ impl Problem {
     }
 }
 
+/// Problems that are shown at once. Nobody reads more, and drawing them takes time.
+const MAX_SHOWN: usize = 200;
+
 /// Resolves problems to diagnostics, each once, in the order of their places.
 pub(super) fn resolve(mut problems: Vec<Problem>, sources: &SourceMap) -> Vec<Diagnostic> {
     problems.sort_by_key(Problem::place);
     let mut diagnostics: Vec<Diagnostic> = Vec::with_capacity(problems.len());
-    for problem in problems {
+    let (count, severity) = (
+        problems.len(),
+        problems.first().map(|problem| problem.severity),
+    );
+    for (index, problem) in problems.into_iter().enumerate() {
+        if diagnostics.len() == MAX_SHOWN {
+            let message = format!("{} more are not shown", count - index);
+            let rest = match severity {
+                Some(Severity::Warning) => Problem::warning(message),
+                _ => Problem::error(message),
+            };
+            diagnostics.push(rest.resolve(sources));
+            break;
+        }
         let diagnostic = problem.resolve(sources);
         // Two phases may find the same thing wrong.
         let is_known = diagnostics
@@ -221,6 +237,11 @@ fn chain(place: Span, sources: &SourceMap) -> Vec<Link> {
     links
 }
 
+/// Characters of a word for which others are proposed.
+const MAX_MISTYPED: usize = 64;
+/// Candidates that are looked at.
+const MAX_CANDIDATES: usize = 1_000;
+
 /// The candidate that is most like `word`, if one is like it at all.
 pub(super) fn closest<'c>(
     word: &str,
@@ -228,8 +249,14 @@ pub(super) fn closest<'c>(
 ) -> Option<&'c str> {
     let word = word.to_lowercase();
     let length = word.chars().count();
+    // What is that long was not mistyped, and comparing takes time.
+    if length > MAX_MISTYPED {
+        return None;
+    }
     candidates
         .into_iter()
+        .filter(|candidate| candidate.len() <= 4 * MAX_MISTYPED)
+        .take(MAX_CANDIDATES)
         .map(|candidate| {
             let lower = candidate.to_lowercase();
             let distance = strsim::damerau_levenshtein(&word, &lower);

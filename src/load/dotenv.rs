@@ -25,19 +25,24 @@ pub enum DotenvErrorKind {
     Unclosed,
     #[error("there is no name before `=`")]
     NoName,
+    #[error("variables make this more than {} MiB", MAX_BYTES >> 20)]
+    TooLarge,
     #[error(transparent)]
     Template(#[from] TemplateError),
 }
+
+/// Bytes of all values of a file: each may repeat those before it.
+const MAX_BYTES: usize = 64 << 20;
 
 /// Variables in the order in which they were first set.
 pub type Variables = IndexMap<String, String>;
 
 /// Reads a file of variables into `variables`. References are looked up with `lookup`, then in
 /// `variables`. Names of unset variables are handed to `unset` with their line.
-pub fn parse(
+pub fn parse<'v>(
     text: &str,
     variables: &mut Variables,
-    lookup: &dyn Fn(&str) -> Option<String>,
+    lookup: &dyn Fn(&str) -> Option<&'v str>,
     unset: &mut dyn FnMut(&str, u32),
 ) -> Result<(), DotenvError> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
@@ -45,13 +50,14 @@ pub fn parse(
         rest: text,
         line: 1,
     };
+    let mut size = 0;
     while parser.skip_to_statement() {
         let line = parser.line;
         let fail = |kind| DotenvError { line, kind };
         let (name, has_value) = parser.name().map_err(fail)?;
         if !has_value {
             if let Some(value) = lookup(name) {
-                variables.insert(name.to_owned(), value);
+                variables.insert(name.to_owned(), value.to_owned());
             }
             continue;
         }
@@ -66,16 +72,20 @@ pub fn parse(
                 template::substitute(&template, &mut scope).map_err(|error| fail(error.into()))?
             }
         };
+        size += value.len();
+        if size > MAX_BYTES {
+            return Err(fail(DotenvErrorKind::TooLarge));
+        }
         variables.insert(name.to_owned(), value);
     }
     Ok(())
 }
 
 /// Reads a file as `docker run --env-file` does: everything behind the first `=` is the value.
-pub fn parse_raw(
+pub fn parse_raw<'v>(
     text: &str,
     variables: &mut Variables,
-    lookup: &dyn Fn(&str) -> Option<String>,
+    lookup: &dyn Fn(&str) -> Option<&'v str>,
 ) -> Result<(), DotenvError> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     for (line, number) in text.lines().zip(1..) {
@@ -84,7 +94,7 @@ pub fn parse_raw(
             continue;
         }
         let (name, value) = match line.split_once('=') {
-            Some((name, value)) => (name, Some(value.to_owned())),
+            Some((name, value)) => (name, Some(value)),
             None => (line, None),
         };
         let kind = if name.is_empty() {
@@ -98,25 +108,22 @@ pub fn parse_raw(
             return Err(DotenvError { line: number, kind });
         }
         if let Some(value) = value.or_else(|| lookup(name)) {
-            variables.insert(name.to_owned(), value);
+            variables.insert(name.to_owned(), value.to_owned());
         }
     }
     Ok(())
 }
 
-struct Scope<'a> {
-    lookup: &'a dyn Fn(&str) -> Option<String>,
+struct Scope<'a, 'v> {
+    lookup: &'a dyn Fn(&str) -> Option<&'v str>,
     variables: &'a Variables,
     unset: &'a mut dyn FnMut(&str),
 }
 
-impl Lookup for Scope<'_> {
+impl Lookup for Scope<'_, '_> {
     fn get(&self, name: &str) -> Option<Cow<'_, str>> {
-        (self.lookup)(name).map(Cow::Owned).or_else(|| {
-            self.variables
-                .get(name)
-                .map(|value| Cow::Borrowed(value.as_str()))
-        })
+        let own = || self.variables.get(name).map(String::as_str);
+        (self.lookup)(name).or_else(own).map(Cow::Borrowed)
     }
 
     fn unset(&mut self, name: &str) {
@@ -289,7 +296,7 @@ mod tests {
 
     fn read(text: &str) -> Result<Variables, DotenvError> {
         let mut variables = Variables::new();
-        let lookup = |name: &str| (name == "HOST").then(|| "outside".to_owned());
+        let lookup = |name: &str| (name == "HOST").then_some("outside");
         parse(text, &mut variables, &lookup, &mut |_, _| {})?;
         Ok(variables)
     }
@@ -347,13 +354,31 @@ mod tests {
     #[test]
     fn the_raw_format_takes_values_as_they_stand() {
         let mut variables = Variables::new();
-        parse_raw("A=\"$b\" # c\n# x\nC\n", &mut variables, &|_| {
-            Some("d".to_owned())
-        })
-        .unwrap();
+        parse_raw("A=\"$b\" # c\n# x\nC\n", &mut variables, &|_| Some("d")).unwrap();
         assert_eq!(variables["A"], "\"$b\" # c");
         assert_eq!(variables["C"], "d");
         assert!(parse_raw("=x", &mut variables, &|_| None).is_err());
+    }
+
+    #[test]
+    fn values_that_double_line_by_line_end_somewhere() {
+        let mut text = "A0=0123456789\n".to_owned();
+        for line in 1..60 {
+            use std::fmt::Write as _;
+            writeln!(text, "A{line}=$A{0}$A{0}", line - 1).unwrap();
+        }
+        let error = read(&text).unwrap_err();
+        assert!(error.line < 30, "{error:?}");
+    }
+
+    #[test]
+    fn a_million_lines_take_no_time() {
+        let mut text = String::new();
+        for line in 0..1_000_000 {
+            use std::fmt::Write as _;
+            writeln!(text, "NAME_{line}=value of ${{HOST}} and $NOPE").unwrap();
+        }
+        assert_eq!(read(&text).unwrap().len(), 1_000_000);
     }
 
     proptest! {

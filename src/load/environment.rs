@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use super::diagnostic::Problem;
 use super::dotenv::{self, DotenvErrorKind, Variables};
 use super::session::{Outcome, Session};
-use super::source::Reason;
+use super::source::Source;
+use super::template::TemplateError;
 use crate::yaml::{FileId, Span};
 
 /// The process environment with `PWD`.
@@ -89,8 +90,8 @@ pub(super) fn add_files(
 ) -> Outcome<()> {
     let mut variables = Variables::new();
     for (file, asked_at) in files {
-        let display = session.display(file);
         if file.is_dir() {
+            let display = session.display(file);
             return session.fail(
                 Problem::error(format!(
                     "the env file `{}` is a directory",
@@ -99,9 +100,9 @@ pub(super) fn add_files(
                 .at(*asked_at),
             );
         }
-        let id = session.read(file, &display, Reason::Given, *asked_at)?;
+        let id = session.read_variables(file, *asked_at)?;
         parse_file(session, id, &mut variables, None, &|name| {
-            environment.get(name).cloned()
+            environment.get(name).map(String::as_str)
         })?;
     }
     for (name, value) in variables {
@@ -111,12 +112,12 @@ pub(super) fn add_files(
 }
 
 /// Parses a file of variables that was read into `variables`.
-pub(super) fn parse_file(
+pub(super) fn parse_file<'v>(
     session: &mut Session<'_>,
     file: FileId,
     variables: &mut Variables,
     format: Option<&str>,
-    lookup: &dyn Fn(&str) -> Option<String>,
+    lookup: &dyn Fn(&str) -> Option<&'v str>,
 ) -> Outcome<()> {
     let Some(source) = session.sources.get(file) else {
         return Ok(());
@@ -126,14 +127,15 @@ pub(super) fn parse_file(
         dotenv::parse_raw(&source.text, variables, lookup)
     } else {
         dotenv::parse(&source.text, variables, lookup, &mut |name, line| {
-            unset.push((name.to_owned(), line_span(&source.text, file, line)));
+            unset.push((name.to_owned(), line_span(source, file, line)));
         })
     };
     let failure = result.err().map(|error| {
-        let span = line_span(&source.text, file, error.line);
+        let span = line_span(source, file, error.line);
         let problem = Problem::error(error.to_string()).at(span);
         match error.kind {
             DotenvErrorKind::Unclosed => problem.hint("close the quote"),
+            DotenvErrorKind::Template(TemplateError::TooLong) => problem,
             DotenvErrorKind::Template(_) => {
                 problem.hint("write `$$` for a dollar sign, or put the value in single quotes")
             }
@@ -150,16 +152,10 @@ pub(super) fn parse_file(
 }
 
 /// The text of a line, without the white space around it.
-fn line_span(text: &str, file: FileId, line: u32) -> Span {
-    let index = line.saturating_sub(1) as usize;
-    let start: usize = text
-        .split('\n')
-        .take(index)
-        .map(|line| line.len() + 1)
-        .sum();
-    let content = text.split('\n').nth(index).unwrap_or_default();
-    let lead = content.len() - content.trim_start().len();
-    let start = start + lead;
+fn line_span(source: &Source, file: FileId, line: u32) -> Span {
+    let range = source.line(line);
+    let content = &source.text[range.clone()];
+    let start = range.end - content.trim_start().len();
     let end = start + content.trim().len();
     Span {
         file,

@@ -126,6 +126,11 @@ fn texts(session: &mut Session<'_>, node: Option<&Node>) -> Vec<(String, Span)> 
     texts
 }
 
+/// Files of which each includes the next.
+const MAX_DEPTH: usize = 50;
+/// Files that are included in all: a few files that include each other in many ways make many.
+const MAX_INCLUDES: usize = 1_000;
+
 /// Whether a path names something on another machine.
 pub(super) fn is_remote(path: &str) -> bool {
     path.starts_with("oci://")
@@ -135,6 +140,15 @@ pub(super) fn is_remote(path: &str) -> bool {
 }
 
 fn load(session: &mut Session<'_>, include: &Include, from: &Path, scope: &Scope) -> Outcome<Node> {
+    if scope.included.len() >= MAX_DEPTH {
+        let message = format!("files include each other more than {MAX_DEPTH} deep");
+        return session.fail(Problem::error(message).at(include.files[0].1));
+    }
+    session.includes += 1;
+    if session.includes > MAX_INCLUDES {
+        let message = format!("more than {MAX_INCLUDES} files are included");
+        return session.fail(Problem::error(message).at(include.files[0].1));
+    }
     let mut included = scope.included.clone();
     included.push((from.to_owned(), Span::NONE));
     let (main, main_span) = &include.files[0];

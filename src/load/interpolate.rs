@@ -27,7 +27,12 @@ fn walk(
         Value::String(template) => {
             if template.contains('$') {
                 match text_at(session, template, span, path, environment) {
-                    Ok(text) => *template = text,
+                    Ok(text) => {
+                        if session.spend_bytes(text.len(), span).is_err() {
+                            return;
+                        }
+                        *template = text;
+                    }
                     Err(Failed) => return,
                 }
             }
@@ -119,6 +124,7 @@ fn text_at(
                     .expected("`$NAME`, `${NAME}`, `${NAME:-default}`, `${NAME:?message}` or `${NAME:+text}`")
                     .hint("write `$$` where a dollar sign is meant")
             }
+            TemplateError::TooLong => Problem::error(format!("`{path}`: {error}")).at(span),
             TemplateError::Required { name, .. } => {
                 let place = session.sub_span(span, &format!("${{{name}"));
                 Problem::error(format!("`{path}`: {error}"))

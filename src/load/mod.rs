@@ -25,6 +25,7 @@ mod options;
 mod path;
 mod paths;
 mod pipeline;
+mod read;
 mod render;
 mod schema;
 mod select;
@@ -38,10 +39,14 @@ mod values;
 mod variables;
 
 #[cfg(test)]
+mod properties;
+#[cfg(test)]
 mod tests;
 
 pub use diagnostic::{Diagnostic, Label, Link, Severity};
 pub use options::{LoadError, LoadOptions, Loaded, RawProject};
 pub use pipeline::{load, load_raw, project_environment, project_name};
+pub use read::read_text;
+pub use schema::json_schema;
 pub use source::{Reason, Source, SourceMap};
 pub use variables::Variable;

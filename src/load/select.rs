@@ -7,7 +7,6 @@ use super::diagnostic::Problem;
 use super::dotenv::Variables;
 use super::environment;
 use super::session::{Outcome, Session};
-use super::source::Reason;
 use crate::yaml::{Mapping, Node, Span, Value};
 
 /// A canonical tree with the services that no active profile enables set apart.
@@ -293,7 +292,10 @@ fn read_env_files(
         .flat_map(Mapping::iter)
         .filter_map(|(key, entry)| Some((key.to_owned(), entry.value.as_str()?.to_owned())))
         .collect();
-    let lookup = |name: &str| project.get(name).or_else(|| own.get(name)).cloned();
+    let lookup = |name: &str| {
+        let value = project.get(name).or_else(|| own.get(name));
+        value.map(String::as_str)
+    };
     let mut variables = own.clone();
     let mut places: HashMap<String, Span> = HashMap::new();
     for file in &files {
@@ -317,8 +319,7 @@ fn read_env_files(
             );
         }
         let span = file.get("path").map_or(file.span, |path| path.span);
-        let display = session.display(Path::new(path));
-        let id = session.read(Path::new(path), &display, Reason::Given, span)?;
+        let id = session.read_variables(Path::new(path), span)?;
         let format = format.and_then(Node::as_str);
         environment::parse_file(session, id, &mut variables, format, &lookup)?;
         for key in variables.keys() {
@@ -347,11 +348,10 @@ fn read_label_files(session: &mut Session<'_>, service: &mut Node) -> Outcome<()
     }
     let mut labels = Variables::new();
     for (path, span) in &files {
-        let display = session.display(Path::new(path));
-        let id = session.read(Path::new(path), &display, Reason::Given, *span)?;
+        let id = session.read_variables(Path::new(path), *span)?;
         let earlier = labels.clone();
         environment::parse_file(session, id, &mut labels, None, &|name| {
-            earlier.get(name).cloned()
+            earlier.get(name).map(String::as_str)
         })?;
     }
     let span = files.first().map_or(Span::NONE, |(_, span)| *span);

@@ -6,12 +6,28 @@ use std::path::{Path, PathBuf};
 use super::diagnostic::{Problem, resolve};
 use super::extends::Extends;
 use super::options::{LoadError, LoadOptions};
+use super::read::read;
 use super::source::{Reason, SourceMap};
 use crate::yaml::{self, Document, FileId, Span};
 
 /// Contents of configs and secrets that variables hold, by section and name. They are not in the tree,
 /// so that nothing prints them.
 pub(super) type Contents = HashMap<(&'static str, String), String>;
+
+/// Bytes that files and variables may bring into one project.
+const MAX_BYTES: usize = 256 << 20;
+/// Values that `extends` may copy.
+const MAX_COPIED: usize = 2_000_000;
+/// Ports that ranges may stand for: all of TCP and UDP.
+const MAX_PORTS: usize = 1 << 17;
+
+/// What a load may still take, so that no input takes all memory.
+#[derive(Debug)]
+struct Budget {
+    bytes: usize,
+    copied: usize,
+    ports: usize,
+}
 
 /// Something failed; what it was is in the session.
 #[derive(Debug)]
@@ -28,7 +44,12 @@ pub(super) struct Session<'o> {
     pub(super) extends: Extends,
     pub(super) contents: Contents,
     pub(super) no_file: bool,
+    /// How often a file was included.
+    pub(super) includes: usize,
     warned: HashSet<String>,
+    /// Files of variables that were read.
+    known: HashMap<PathBuf, FileId>,
+    budget: Budget,
 }
 
 impl<'o> Session<'o> {
@@ -41,7 +62,14 @@ impl<'o> Session<'o> {
             extends: Extends::default(),
             contents: Contents::default(),
             no_file: false,
+            includes: 0,
             warned: HashSet::new(),
+            known: HashMap::new(),
+            budget: Budget {
+                bytes: MAX_BYTES,
+                copied: MAX_COPIED,
+                ports: MAX_PORTS,
+            },
         }
     }
 
@@ -91,7 +119,7 @@ impl<'o> Session<'o> {
         reason: Reason,
         asked_at: Span,
     ) -> Outcome<FileId> {
-        match std::fs::read(path) {
+        match read(path) {
             Ok(bytes) => self.add(bytes, display, reason, asked_at),
             Err(error) => {
                 let mut problem = Problem::error(format!(
@@ -100,12 +128,60 @@ impl<'o> Session<'o> {
                     io_reason(&error)
                 ))
                 .at(asked_at);
-                if let Some(hint) = similar_file(path) {
+                if error.kind() == std::io::ErrorKind::NotFound
+                    && let Some(hint) = similar_file(path)
+                {
                     problem = problem.hint(hint);
                 }
                 self.fail(problem)
             }
         }
+    }
+
+    /// As [`Self::read`], for a file of variables: many services may name the same.
+    pub(super) fn read_variables(&mut self, path: &Path, asked_at: Span) -> Outcome<FileId> {
+        if let Some(file) = self.known.get(path).copied() {
+            let length = self.sources.get(file).map_or(0, |source| source.text.len());
+            self.spend_bytes(length, asked_at)?;
+            return Ok(file);
+        }
+        let display = self.display(path);
+        let file = self.read(path, &display, Reason::Given, asked_at)?;
+        self.known.insert(path.to_owned(), file);
+        Ok(file)
+    }
+
+    /// Counts what files and variables bring into the project.
+    pub(super) fn spend_bytes(&mut self, bytes: usize, span: Span) -> Outcome<()> {
+        Self::spend(&mut self.budget.bytes, bytes).or_else(|Failed| {
+            let limit = format!("{} MiB of text", MAX_BYTES >> 20);
+            self.too_large(&limit, span)
+        })
+    }
+
+    /// Counts values that `extends` copies.
+    pub(super) fn spend_copies(&mut self, values: usize, span: Span) -> Outcome<()> {
+        Self::spend(&mut self.budget.copied, values).or_else(|Failed| {
+            let limit = format!("{MAX_COPIED} values by `extends`");
+            self.too_large(&limit, span)
+        })
+    }
+
+    /// Counts ports that ranges stand for.
+    pub(super) fn spend_ports(&mut self, ports: usize, span: Span) -> Outcome<()> {
+        Self::spend(&mut self.budget.ports, ports).or_else(|Failed| {
+            let limit = format!("{MAX_PORTS} ports");
+            self.too_large(&limit, span)
+        })
+    }
+
+    fn spend(budget: &mut usize, amount: usize) -> Outcome<()> {
+        *budget = budget.checked_sub(amount).ok_or(Failed)?;
+        Ok(())
+    }
+
+    fn too_large(&mut self, limit: &str, span: Span) -> Outcome<()> {
+        self.fail(Problem::error(format!("the project takes more than {limit}")).at(span))
     }
 
     /// Adds a text that is at hand.
@@ -116,6 +192,7 @@ impl<'o> Session<'o> {
         reason: Reason,
         asked_at: Span,
     ) -> Outcome<FileId> {
+        self.spend_bytes(bytes.len(), asked_at)?;
         match String::from_utf8(bytes) {
             Ok(text) => {
                 // Some editors on Windows put a mark before the text.

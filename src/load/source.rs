@@ -59,6 +59,17 @@ impl Source {
 }
 
 impl Source {
+    /// Bytes of a line, counted from 1, without its end.
+    pub fn line(&self, line: u32) -> std::ops::Range<usize> {
+        let start_of = |line: usize| {
+            let start = self.lines.get(line).copied();
+            start.map_or(self.text.len(), |start| start as usize)
+        };
+        let index = line.saturating_sub(1) as usize;
+        let (start, next) = (start_of(index), start_of(index + 1));
+        start..start + self.text[start..next].trim_end_matches('\n').len()
+    }
+
     /// Bytes of the word at a place, both counted from 1: a key, or a value up to the end of its line.
     pub fn word_at(&self, line: u32, column: u32) -> std::ops::Range<usize> {
         let start = self.lines.get(line.saturating_sub(1) as usize).copied();

@@ -12,6 +12,8 @@ pub enum TemplateError {
         /// Byte in the template.
         at: usize,
     },
+    #[error("variables make this text longer than {} MiB", MAX_LENGTH >> 20)]
+    TooLong,
     #[error("required variable `{name}` is missing a value{}", reason_text(.reason))]
     Required { name: String, reason: String },
 }
@@ -173,6 +175,9 @@ fn name_length(text: &str) -> usize {
     }
 }
 
+/// Bytes that a text may become.
+const MAX_LENGTH: usize = 16 << 20;
+
 /// Nesting of defaults beyond which a template is refused.
 const MAX_DEPTH: usize = 64;
 
@@ -201,6 +206,9 @@ fn substitute_at(
                 out.push_str(&resolve(&reference, lookup, depth)?);
             }
         }
+        if out.len() > MAX_LENGTH {
+            return Err(TemplateError::TooLong);
+        }
     }
     Ok(out)
 }
@@ -210,20 +218,23 @@ fn resolve(
     lookup: &mut dyn Lookup,
     depth: usize,
 ) -> Result<String, TemplateError> {
-    let value = lookup.get(reference.name).map(Cow::into_owned);
+    let value = lookup.get(reference.name);
     let Some((operator, colon, word)) = reference.operator else {
-        return Ok(value.unwrap_or_else(|| {
-            lookup.unset(reference.name);
-            String::new()
-        }));
+        if let Some(value) = value {
+            return Ok(value.into_owned());
+        }
+        lookup.unset(reference.name);
+        return Ok(String::new());
     };
     let counts = match colon {
         Colon::Present => value.as_ref().is_some_and(|value| !value.is_empty()),
         Colon::Absent => value.is_some(),
     };
     match operator {
-        Operator::Default | Operator::Required if counts => Ok(value.unwrap_or_default()),
-        Operator::Alternative if !counts => Ok(value.unwrap_or_default()),
+        Operator::Default | Operator::Required if counts => {
+            Ok(value.unwrap_or_default().into_owned())
+        }
+        Operator::Alternative if !counts => Ok(value.unwrap_or_default().into_owned()),
         Operator::Default | Operator::Alternative => substitute_at(word, lookup, depth + 1),
         Operator::Required => Err(TemplateError::Required {
             name: reference.name.to_owned(),

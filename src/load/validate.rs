@@ -196,7 +196,10 @@ fn check_distinct(session: &mut Session<'_>, items: &[Node], path: &Path<'_>) {
             Some(text) => seen
                 .insert(format!("{}{text}", item.kind()), index)
                 .map(|first| &items[first]),
-            None => items[..index].iter().find(|other| *other == item),
+            None => seen
+                .insert(crate::yaml::to_json(item), index)
+                .map(|first| &items[first])
+                .filter(|first| *first == item),
         };
         if let Some(first) = equal {
             session.error(

@@ -84,9 +84,11 @@ impl FromStr for Duration {
                     unit: unit.trim().to_owned(),
                 });
             };
-            total += scaled(number, *factor).ok_or_else(invalid)?;
+            let too_long = || DurationError::TooLong(text.to_owned());
+            let part = scaled(number, *factor).ok_or_else(invalid)?;
+            total = total.checked_add(part).ok_or_else(too_long)?;
             if total > i128::from(i64::MAX) {
-                return Err(DurationError::TooLong(text.to_owned()));
+                return Err(too_long());
             }
         }
         let total = if negative { -total } else { total };

@@ -12,6 +12,11 @@ const MAX_VALUES: u32 = 100_000;
 /// Values in one document after aliases are expanded.
 const MAX_EXPANDED: u64 = 500_000;
 
+/// Bytes of texts that anchors and aliases may copy, and of the paths of marked values.
+const MAX_COPIED_BYTES: usize = 64 << 20;
+/// Documents in one file. Each is merged into those before it and checked with them.
+const MAX_DOCUMENTS: usize = 100;
+
 /// Levels of values in values, after aliases are expanded. Everything that walks a tree recurses.
 const MAX_DEPTH: usize = 128;
 
@@ -45,6 +50,7 @@ pub fn parse(text: &str, file: FileId) -> Result<Vec<Document>, Vec<Error>> {
         values: 0,
         expanded: 0,
         copied: 0,
+        copied_bytes: 0,
         errors: Vec::new(),
     };
     match composer.documents() {
@@ -64,6 +70,8 @@ struct Anchor {
     resets: Vec<Vec<String>>,
     /// Values in the node.
     size: u64,
+    /// Bytes of texts in the node.
+    bytes: usize,
     /// Levels in the node.
     height: usize,
 }
@@ -81,6 +89,8 @@ struct Composer<'text> {
     expanded: u64,
     /// Values that anchors keep for aliases to come.
     copied: u64,
+    /// Bytes of texts that anchors and aliases copied, and of marked paths.
+    copied_bytes: usize,
     /// Errors that do not keep the rest from being read.
     errors: Vec<Error>,
 }
@@ -90,10 +100,13 @@ impl Composer<'_> {
         let mut documents = Vec::new();
         loop {
             match self.next()? {
-                (Event::DocumentStart, _) => {
+                (Event::DocumentStart, span) => {
+                    if documents.len() == MAX_DOCUMENTS {
+                        let message = format!("the file has more than {MAX_DOCUMENTS} documents");
+                        return Err(Self::limit(span, &message));
+                    }
                     self.anchors.clear();
                     self.values = 0;
-                    self.expanded = 0;
                     self.copied = 0;
                     let (event, span) = self.next()?;
                     let root = self.node(event, span)?.unwrap_or_default();
@@ -164,16 +177,16 @@ impl Composer<'_> {
                 anchor,
                 tag,
             } => {
-                self.mark(tag);
+                self.mark(tag, span)?;
                 let value = self.scalar(text, plain, tag, span);
                 (anchor, tag, Node::new(value, span))
             }
             Event::SequenceStart { anchor, tag } => {
-                self.mark(tag);
+                self.mark(tag, span)?;
                 (anchor, tag, self.sequence(span)?)
             }
             Event::MappingStart { anchor, tag } => {
-                self.mark(tag);
+                self.mark(tag, span)?;
                 (anchor, tag, self.mapping(span)?)
             }
             Event::DocumentStart | Event::SequenceEnd | Event::MappingEnd | Event::End => {
@@ -184,6 +197,8 @@ impl Composer<'_> {
         if anchor != 0 {
             let size = self.expanded - before + 1;
             self.copied += size;
+            let bytes = node.as_ref().map_or(0, Node::text_length);
+            self.copy_bytes(bytes, span)?;
             self.check_expansion(span)?;
             let depth = self.path.len();
             let resets = self.resets[marked..]
@@ -196,6 +211,7 @@ impl Composer<'_> {
                     node: node.clone(),
                     resets,
                     size,
+                    bytes,
                     height: node.as_ref().map_or(0, height),
                 },
             );
@@ -213,10 +229,21 @@ impl Composer<'_> {
         ))
     }
 
-    fn mark(&mut self, tag: Tag) {
+    fn copy_bytes(&mut self, bytes: usize, span: Span) -> Result<(), Error> {
+        self.copied_bytes = self.copied_bytes.saturating_add(bytes);
+        if self.copied_bytes <= MAX_COPIED_BYTES {
+            return Ok(());
+        }
+        let message = format!("aliases repeat more than {} MiB", MAX_COPIED_BYTES >> 20);
+        Err(Self::limit(span, &message))
+    }
+
+    fn mark(&mut self, tag: Tag, span: Span) -> Result<(), Error> {
         if matches!(tag, Tag::Reset | Tag::Override) {
+            self.copy_bytes(self.path.iter().map(String::len).sum(), span)?;
             self.resets.push(self.path.clone());
         }
+        Ok(())
     }
 
     fn alias(&mut self, anchor: usize, span: Span) -> Result<Option<Node>, Error> {
@@ -234,15 +261,20 @@ impl Composer<'_> {
                 &format!("values are nested more than {MAX_DEPTH} deep"),
             ));
         }
+        let (size, bytes) = (target.size, target.bytes);
+        let marked = target.resets.len() * self.path.iter().map(String::len).sum::<usize>();
+        self.expanded += size;
+        self.check_expansion(span)?;
+        self.copy_bytes(bytes + marked, span)?;
+        let Some(target) = self.anchors.get(&anchor) else {
+            return Ok(None);
+        };
         for relative in &target.resets {
             let mut path = self.path.clone();
             path.extend_from_slice(relative);
             self.resets.push(path);
         }
-        let node = target.node.clone();
-        self.expanded += target.size;
-        self.check_expansion(span)?;
-        Ok(node)
+        Ok(target.node.clone())
     }
 
     fn scalar(&mut self, text: String, plain: bool, tag: Tag, span: Span) -> Value {

@@ -65,6 +65,31 @@ impl PartialEq for Node {
 }
 
 impl Node {
+    /// Values in this value, itself too.
+    pub(crate) fn count(&self) -> usize {
+        match &self.value {
+            Value::Sequence(items) => items.iter().map(Self::count).sum::<usize>() + 1,
+            Value::Mapping(mapping) => {
+                let values = mapping.iter().map(|(_, entry)| entry.value.count());
+                values.sum::<usize>() + 1
+            }
+            _ => 1,
+        }
+    }
+
+    /// Bytes of all texts and keys in this value.
+    pub(super) fn text_length(&self) -> usize {
+        match &self.value {
+            Value::String(text) => text.len(),
+            Value::Sequence(items) => items.iter().map(Self::text_length).sum(),
+            Value::Mapping(mapping) => mapping
+                .iter()
+                .map(|(key, entry)| key.len() + entry.value.text_length())
+                .sum(),
+            _ => 0,
+        }
+    }
+
     pub fn new(value: Value, span: Span) -> Self {
         Self {
             span,
