@@ -43,9 +43,60 @@ pub(crate) fn precise(at: Timestamp) -> String {
     format!("{at:.9}")
 }
 
+/// Bytes in powers of 1024 with four digits, as `1.836MiB`.
+pub(crate) fn binary_size(bytes: u64) -> String {
+    size(
+        bytes,
+        1024.0,
+        4,
+        &["B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"],
+    )
+}
+
+/// Bytes in powers of 1000 with three digits, as `1.21kB`.
+pub(crate) fn decimal_size(bytes: u64) -> String {
+    size(bytes, 1000.0, 3, &["B", "kB", "MB", "GB", "TB", "PB", "EB"])
+}
+
+#[expect(clippy::cast_precision_loss, reason = "few digits are shown")]
+fn size(bytes: u64, base: f64, digits: usize, units: &[&str]) -> String {
+    let mut value = bytes as f64;
+    let mut unit = 0;
+    while value >= base && unit + 1 < units.len() {
+        value /= base;
+        unit += 1;
+    }
+    let whole = format!("{value:.0}").len().min(digits);
+    let text = format!("{value:.*}", digits - whole);
+    let text = if text.contains('.') {
+        text.trim_end_matches('0').trim_end_matches('.')
+    } else {
+        &text
+    };
+    format!("{text}{}", units[unit])
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn sizes_have_docker_s_digits() {
+        let table = [
+            (0, "0B", "0B"),
+            (126, "126B", "126B"),
+            (1023, "1023B", "1.02kB"),
+            (1210, "1.182KiB", "1.21kB"),
+            (454_656, "444KiB", "455kB"),
+            (1_925_120, "1.836MiB", "1.93MB"),
+            (25_276_000_000, "23.54GiB", "25.3GB"),
+            (u64::MAX, "16EiB", "18.4EB"),
+        ];
+        for (bytes, binary, decimal) in table {
+            assert_eq!(binary_size(bytes), binary);
+            assert_eq!(decimal_size(bytes), decimal);
+        }
+    }
 
     #[test]
     fn spans_are_worded_as_docker_words_them() {

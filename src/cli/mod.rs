@@ -6,6 +6,8 @@ mod drive;
 mod error;
 mod globals;
 mod human;
+mod listing;
+mod moment;
 mod plan;
 mod prefix;
 mod print;

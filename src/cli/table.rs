@@ -10,9 +10,22 @@ pub(crate) const WIDE_COLUMN: usize = 20;
 
 const PADDING: usize = 3;
 
+/// Least width and padding of a column in the table of processes.
+const NARROW: (usize, usize) = (4, 2);
+
 /// Renders `rows`, each ended by a line feed. All cells but the last of a row are padded to the width of their column,
 /// which is at least `column`.
 pub(crate) fn render(rows: &[Vec<String>], column: usize) -> String {
+    render_padded(rows, column, PADDING)
+}
+
+/// As [`render`], with less room between the columns.
+pub(crate) fn render_narrow(rows: &[Vec<String>]) -> String {
+    let (column, padding) = NARROW;
+    render_padded(rows, column, padding)
+}
+
+fn render_padded(rows: &[Vec<String>], column: usize, padding: usize) -> String {
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
     let mut widths = vec![column; columns];
     for row in rows {
@@ -20,7 +33,7 @@ pub(crate) fn render(rows: &[Vec<String>], column: usize) -> String {
             .iter_mut()
             .zip(row.iter().take(row.len().saturating_sub(1)))
         {
-            *width = (*width).max(cell.width() + PADDING);
+            *width = (*width).max(cell.width() + padding);
         }
     }
     let mut text = String::new();

@@ -1,11 +1,9 @@
 //! The process of an exec: the container's own, changed by what the user asks.
 
-use std::os::fd::OwnedFd;
-
-use rustix::fs::{Mode, OFlags, ResolveFlags};
 use serde_json::{Value, json};
 
-use super::{ContainerError, Containers, ExecOptions, environment};
+use super::filesystem::root_of;
+use super::{ContainerError, Containers, ExecOptions, FileSystem, environment};
 use crate::engine::spec::{Host, capability_sets, user};
 use crate::engine::{ContainerRecord, EngineError};
 
@@ -34,7 +32,7 @@ impl Containers {
                     .ok_or_else(|| EngineError::NotFound {
                         what: format!("task `{}`", record.id),
                     })?;
-                Some(super::blocking(move_user(user, pid)).await?)
+                Some(super::blocking(move_user(user, &record.id, pid)).await?)
             }
         };
         let process = spec.get("process").cloned().unwrap_or_else(|| json!({}));
@@ -46,14 +44,16 @@ impl Containers {
 
 fn move_user(
     user: &str,
+    id: &str,
     pid: u32,
 ) -> impl FnOnce() -> Result<user::User, ContainerError> + Send + 'static {
-    let user = user.to_owned();
+    let (user, id) = (user.to_owned(), id.to_owned());
     move || {
-        let root = root_of(pid).map_err(ContainerError::io(format!(
+        let root = root_of(&id, pid).map_err(ContainerError::io(format!(
             "open the root of process {pid}"
         )))?;
-        let file = |path: &str| read_inside(&root, path).unwrap_or_default();
+        let files = FileSystem::new(root);
+        let file = |path: &str| read_inside(&files, path).unwrap_or_default();
         Ok(user::resolve(
             &user,
             &[],
@@ -63,29 +63,9 @@ fn move_user(
     }
 }
 
-fn root_of(pid: u32) -> std::io::Result<OwnedFd> {
-    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    Ok(rustix::fs::open(
-        format!("/proc/{pid}/root"),
-        flags,
-        Mode::empty(),
-    )?)
-}
-
-/// Text of a file of the container; links lead nowhere but into the container.
-fn read_inside(root: &OwnedFd, path: &str) -> std::io::Result<String> {
-    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-    let file = std::fs::File::from(rustix::fs::openat2(
-        root,
-        path,
-        flags,
-        Mode::empty(),
-        resolve,
-    )?);
-    if !file.metadata()?.is_file() {
-        return Ok(String::new());
-    }
+/// Text of a file of the container.
+fn read_inside(files: &FileSystem, path: &str) -> std::io::Result<String> {
+    let file = files.open(path.as_ref())?;
     let mut text = Vec::new();
     std::io::Read::read_to_end(&mut std::io::Read::take(file, LIMIT), &mut text)?;
     Ok(String::from_utf8_lossy(&text).into_owned())

@@ -2,6 +2,7 @@
 //! start, stop and removal.
 
 mod attributes;
+mod commit;
 mod copy;
 mod create;
 mod environment;
@@ -9,12 +10,14 @@ mod error;
 mod etc;
 mod exec;
 mod files;
+mod filesystem;
 mod ineffective;
 mod init;
 mod labels;
 mod lifecycle;
 mod mounts;
 mod nerdctl;
+mod processes;
 mod provision;
 mod runtime_error;
 #[cfg(test)]
@@ -33,9 +36,12 @@ use crate::model::{Project, Service};
 use crate::network::{Networks, SandboxRecord};
 use crate::state::StateRoot;
 
+pub use commit::CommitOptions;
 pub use environment::INIT_PATH;
 pub use error::ContainerError;
+pub use filesystem::{Attributes, FileKind, FileSystem, UnpackOptions, Unpacked, pack, unpack};
 pub use ineffective::ineffective;
+pub use processes::ContainerProcess;
 pub use signal::parse_signal;
 
 /// Labels that Docker's tools read.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use containerd_client::events::{
     ContainerCreate, ContainerDelete, ContainerUpdate, NamespaceUpdate, TaskCreate, TaskDelete,
-    TaskExit, TaskOom, TaskPaused, TaskResumed, TaskStart,
+    TaskExecStarted, TaskExit, TaskOom, TaskPaused, TaskResumed, TaskStart,
 };
 use containerd_client::services::v1::events_client::EventsClient;
 use containerd_client::services::v1::{PublishRequest, SubscribeRequest};
@@ -154,6 +154,13 @@ fn decode(envelope: &Envelope) -> Option<Event> {
                 pid: event.pid,
                 exit_code: event.exit_status,
                 at: at.unwrap_or_else(Timestamp::now),
+            }
+        }
+        "/tasks/exec-started" => {
+            let event: TaskExecStarted = read(bytes)?;
+            Event::ExecStarted {
+                id: event.container_id,
+                exec_id: event.exec_id,
             }
         }
         "/tasks/delete" => {

@@ -5,11 +5,13 @@
 mod connect;
 mod containers;
 mod content;
+mod diff;
 mod error;
 mod events;
 mod exec;
 mod images;
 mod leases;
+mod metrics;
 mod mounting;
 mod private;
 #[cfg(test)]
@@ -28,7 +30,8 @@ pub use connect::Engine;
 pub use content::{ContentSource, Descriptor};
 pub use error::EngineError;
 pub use images::ImageRecord;
-pub use mounting::with_rootfs;
+pub use metrics::Usage;
+pub use mounting::{mount_below, read_only, with_rootfs};
 pub use private::{locate, private_address, stop_private};
 pub use snapshots::SnapshotRecord;
 
@@ -131,6 +134,11 @@ pub enum Event {
         pid: u32,
         exit_code: u32,
         at: Timestamp,
+    },
+    /// A further process of a container.
+    ExecStarted {
+        id: String,
+        exec_id: String,
     },
     TaskDeleted {
         id: String,

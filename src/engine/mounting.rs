@@ -3,7 +3,7 @@
 use std::ffi::CString;
 use std::fs::File;
 use std::io;
-use std::os::fd::AsRawFd as _;
+use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{Mode, OFlags, ResolveFlags};
@@ -53,30 +53,36 @@ fn mount_all(mounts: &[RootMount]) -> io::Result<(File, PathBuf)> {
             .ok_or_else(|| invalid(format!("cannot mount a root of type `{}`", first.kind)))?
     };
     mount_one(first, &options, &target)?;
+    restrict(&options, &target)?;
     let root = open_path(&target)?;
     for mount in rest {
-        let below = rustix::fs::openat2(
-            &root,
-            &mount.target,
-            OFlags::PATH | OFlags::CLOEXEC,
-            Mode::empty(),
-            ResolveFlags::IN_ROOT,
-        )?;
-        let place = PathBuf::from(format!("/proc/thread-self/fd/{}", below.as_raw_fd()));
-        mount_one(mount, &Options::parse(&mount.options)?, &place)?;
+        mount_below(&root, mount)?;
     }
     Ok((root, target))
+}
+
+/// Mounts at the mount's target below `root`, which must be there; no link leads out. For the threads of
+/// [`with_rootfs`] only: elsewhere everybody would see it.
+pub fn mount_below(root: &File, mount: &RootMount) -> io::Result<()> {
+    let place = || -> io::Result<(OwnedFd, PathBuf)> {
+        let flags = OFlags::PATH | OFlags::CLOEXEC;
+        let resolve = ResolveFlags::IN_ROOT;
+        let found = rustix::fs::openat2(root, &mount.target, flags, Mode::empty(), resolve)?;
+        let path = PathBuf::from(format!("/proc/thread-self/fd/{}", found.as_raw_fd()));
+        Ok((found, path))
+    };
+    let options = Options::parse(&mount.options)?;
+    let (_covered, path) = place()?;
+    mount_one(mount, &options, &path)?;
+    // The first descriptor is open on what is covered now.
+    let (_mounted, path) = place()?;
+    restrict(&options, &path)
 }
 
 fn mount_one(mount: &RootMount, options: &Options, target: &Path) -> io::Result<()> {
     if options.flags.contains(MountFlags::BIND) {
         let bind = options.flags & (MountFlags::BIND | MountFlags::REC);
         rustix::mount::mount(mount.source.as_str(), target, "", bind, None)?;
-        let rest = options.flags - bind;
-        if !rest.is_empty() {
-            // A bind mount takes its other flags only afterwards.
-            rustix::mount::mount_remount(target, MountFlags::BIND | rest, "")?;
-        }
         return Ok(());
     }
     let data = options.short_data()?;
@@ -88,6 +94,43 @@ fn mount_one(mount: &RootMount, options: &Options, target: &Path) -> io::Result<
         data.as_deref(),
     )?;
     Ok(())
+}
+
+/// A bind mount takes its other flags only afterwards.
+fn restrict(options: &Options, target: &Path) -> io::Result<()> {
+    let rest = options.flags - (MountFlags::BIND | MountFlags::REC);
+    if options.flags.contains(MountFlags::BIND) && !rest.is_empty() {
+        rustix::mount::mount_remount(target, MountFlags::BIND | rest, "")?;
+    }
+    Ok(())
+}
+
+/// The same content for reading only. An overlay gets no upper folder: two mounts that write there would disturb each other.
+pub fn read_only(mounts: &[RootMount]) -> Vec<RootMount> {
+    let convert = |mount: &RootMount| {
+        let mut mount = mount.clone();
+        let upper = mount
+            .options
+            .iter()
+            .find_map(|option| option.strip_prefix("upperdir=").map(str::to_owned));
+        if let Some(upper) = upper {
+            let writes = ["upperdir=", "workdir="];
+            mount
+                .options
+                .retain(|option| !writes.iter().any(|prefix| option.starts_with(prefix)));
+            for option in &mut mount.options {
+                if let Some(lower) = option.strip_prefix("lowerdir=") {
+                    *option = format!("lowerdir={upper}:{lower}");
+                }
+            }
+        }
+        mount.options.retain(|option| option != "rw");
+        if !mount.options.iter().any(|option| option == "ro") {
+            mount.options.push("ro".into());
+        }
+        mount
+    };
+    mounts.iter().map(convert).collect()
 }
 
 fn open_path(path: &Path) -> io::Result<File> {
@@ -179,6 +222,23 @@ mod tests {
         assert_eq!(options.flags, MountFlags::RDONLY);
         assert_eq!(options.data, ["index=off", "lowerdir=/a:/b"]);
         assert_eq!(options.lower_dirs(), ["/a", "/b"]);
+    }
+
+    #[test]
+    fn a_second_look_at_an_overlay_has_no_upper_folder() {
+        let mount = |options: &[&str]| RootMount {
+            kind: "overlay".into(),
+            source: "overlay".into(),
+            target: String::new(),
+            options: strings(options),
+        };
+        let written = mount(&["index=off", "workdir=/w", "upperdir=/u", "lowerdir=/a:/b"]);
+        let expected = mount(&["index=off", "lowerdir=/u:/a:/b", "ro"]);
+        assert_eq!(read_only(&[written]), [expected]);
+        assert_eq!(
+            read_only(&[mount(&["rbind", "rw"])]),
+            [mount(&["rbind", "ro"])]
+        );
     }
 
     #[test]

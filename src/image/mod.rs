@@ -1,6 +1,7 @@
 //! Images: references, containerd's image store, archives, unpacking, image configuration.
 
 mod archive;
+mod commit;
 mod config;
 mod error;
 mod facts;
@@ -24,6 +25,7 @@ use gate::Gates;
 use platform::Wanted;
 use reference::Source;
 
+pub use commit::NewImage;
 pub use error::ImageError;
 
 /// An image for one platform, present in containerd's content store.

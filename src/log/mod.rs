@@ -8,11 +8,14 @@ pub mod reader;
 mod record;
 mod recorder;
 mod source;
+mod writer;
 
 use std::path::PathBuf;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+
+pub use writer::LogWriter;
 
 /// One line of a log as Docker writes it: `{"log":"text\n","stream":"stdout","time":"…"}`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

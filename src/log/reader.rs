@@ -64,7 +64,7 @@ pub enum Item {
 }
 
 enum Command {
-    Add(Source),
+    Add(Vec<Source>),
     Mark(String),
     Finish(String),
     FinishAll,
@@ -78,9 +78,10 @@ pub struct LogHandle {
 }
 
 impl LogHandle {
-    /// Reads another log too, from its beginning. A key that is read already is left as it is.
-    pub fn add(&self, source: Source) {
-        self.send(Command::Add(source));
+    /// Reads other logs too, from their beginnings, which are merged by time. A key that is read already is left as it
+    /// is.
+    pub fn add(&self, sources: Vec<Source>) {
+        self.send(Command::Add(sources));
     }
 
     /// Says by [`Item::CaughtUp`] when what the log of `key` has now was given, and goes on.
@@ -223,7 +224,11 @@ impl Reader {
 
     fn obey(&mut self, command: Command) -> Result<(), Unheard> {
         match command {
-            Command::Add(source) => return self.add(source),
+            Command::Add(sources) => {
+                for source in sources {
+                    self.add(source)?;
+                }
+            }
             Command::Mark(key) => match self.readings.get_mut(key.as_str()) {
                 Some(reading) => {
                     reading.marked = true;

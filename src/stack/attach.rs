@@ -9,7 +9,7 @@ use tokio_stream::StreamExt as _;
 use super::logs::{entry, read_logs};
 use super::request::{Events, is_alive};
 use super::{LogEntry, LogSelection, Stack, StackError};
-use crate::log::reader::{Item, LogHandle, LogStream};
+use crate::log::reader::{Item, LogHandle, LogStream, Source};
 use crate::supervisor::protocol::{ContainerChange, ContainerEvent};
 
 /// Time in which the news that a container will restart follows that of its end.
@@ -124,6 +124,7 @@ impl Follower<'_> {
     pub async fn look(&mut self) -> Result<(), StackError> {
         self.next_look = Instant::now() + LOOK;
         let observed = self.stack.observe().await?;
+        let mut unread = Vec::new();
         for container in &observed.containers {
             let index = self.selection.logs.index;
             if container.one_off
@@ -133,13 +134,18 @@ impl Follower<'_> {
                 continue;
             }
             let alive = is_alive(container.status);
-            let member = self.member(&container.id, &container.name, &container.service);
+            unread.extend(self.admit(&container.id, &container.name, &container.service));
+            let Some(member) = self.members.get_mut(&container.id) else {
+                continue;
+            };
             let was_alive = std::mem::replace(&mut member.alive, alive);
             if was_alive && !alive && member.ending.is_none() {
                 let code = container.exit_code.unwrap_or(0);
                 self.end(&container.id, code);
             }
         }
+        // All at once: only then is their history merged by time.
+        self.handle.add(unread);
         let gone = |id: &String| {
             !observed
                 .containers
@@ -232,22 +238,21 @@ impl Follower<'_> {
         Ok(())
     }
 
-    fn member(&mut self, id: &str, name: &str, service: &str) -> &mut Member {
-        if !self.members.contains_key(id) {
-            let shown = self.selection.shows(service);
-            if shown {
-                self.handle.add(self.stack.log_source(id));
-            }
-            self.names.insert(id.into(), name.into());
-            let member = Member {
-                name: name.into(),
-                service: service.into(),
-                shown,
-                ..Member::default()
-            };
-            self.members.insert(id.into(), member);
+    /// Makes a container a member; its log if it is to be read from now on.
+    fn admit(&mut self, id: &str, name: &str, service: &str) -> Option<Source> {
+        if self.members.contains_key(id) {
+            return None;
         }
-        self.members.entry(id.into()).or_default()
+        let shown = self.selection.shows(service);
+        self.names.insert(id.into(), name.into());
+        let member = Member {
+            name: name.into(),
+            service: service.into(),
+            shown,
+            ..Member::default()
+        };
+        self.members.insert(id.into(), member);
+        shown.then(|| self.stack.log_source(id))
     }
 
     fn heard(&mut self, event: &ContainerEvent) {
@@ -257,7 +262,12 @@ impl Follower<'_> {
         {
             return;
         }
-        let member = self.member(&event.id, &event.name, &event.service);
+        if let Some(unread) = self.admit(&event.id, &event.name, &event.service) {
+            self.handle.add(vec![unread]);
+        }
+        let Some(member) = self.members.get_mut(&event.id) else {
+            return;
+        };
         match event.change {
             ContainerChange::Started => member.alive = true,
             ContainerChange::Exited { code } => {

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use thiserror::Error;
 
+use super::copy::CopyError;
 use crate::container::ContainerError;
 use crate::engine::EngineError;
 use crate::reconcile::observe::ObserveError;
@@ -37,6 +38,8 @@ pub enum StackError {
     State(#[from] StateError),
     #[error(transparent)]
     Container(#[from] ContainerError),
+    #[error(transparent)]
+    Copy(#[from] CopyError),
     #[error("cannot {operation}")]
     Io {
         operation: String,

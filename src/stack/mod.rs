@@ -4,8 +4,11 @@
 //! there is something to do. Nothing here prints; what happens is told as [`Reply`](crate::supervisor::protocol::Reply)s.
 
 mod attach;
+mod copy;
 mod error;
+mod events;
 mod exec;
+mod image;
 mod lifecycle;
 mod list;
 mod logs;
@@ -13,6 +16,8 @@ mod plan;
 mod ports;
 mod ps;
 mod request;
+mod stats;
+mod top;
 mod up;
 
 use std::path::PathBuf;
@@ -20,7 +25,9 @@ use std::path::PathBuf;
 use tokio::sync::OnceCell;
 
 pub use self::attach::{FollowSelection, Followed, Follower};
+pub use self::copy::{Copied, CopyDirection, CopyError, CopyRequest, HostEnd};
 pub use self::error::StackError;
+pub use self::events::{EventSelection, EventStream, ProjectEvent};
 pub use self::exec::{ExecOutput, ExecRequest, ExecSession};
 pub use self::list::{ProjectSummary, list};
 pub use self::logs::{LogEntry, LogSelection, Logs};
@@ -28,6 +35,8 @@ pub use self::plan::rehearse;
 pub use self::ports::{Publisher, displayable};
 pub use self::ps::ContainerSummary;
 pub use self::request::Events;
+pub use self::stats::{ContainerStats, Sampler};
+pub use self::top::ContainerProcesses;
 pub use self::up::Outcome;
 use crate::container::Containers;
 use crate::engine::{Engine, EngineOptions, locate};

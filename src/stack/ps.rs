@@ -151,7 +151,7 @@ fn image(container: &ObservedContainer) -> String {
 }
 
 /// Labels that only containerd and nerdctl have a use for.
-fn is_plumbing(label: &str) -> bool {
+pub(super) fn is_plumbing(label: &str) -> bool {
     ["nerdctl/", "containerd.io/", "io.containerd."]
         .iter()
         .any(|prefix| label.starts_with(prefix))

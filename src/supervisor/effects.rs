@@ -195,6 +195,7 @@ impl RequestEffects {
         &self,
         desired: &Desired,
         replaces: Option<&str>,
+        reason: String,
     ) -> Result<(), Failure> {
         let resource = format!("container {}", desired.name);
         let status = if replaces.is_some() {
@@ -260,7 +261,7 @@ impl RequestEffects {
             .map_err(|error| Failure::from_error(resource, &error))?;
         self.worker
             .shared
-            .emit(&id, &desired, ContainerChange::Created, None);
+            .emit(&id, &desired, ContainerChange::Created, Some(reason));
         if let Some(unit) = unit {
             locked(&self.created).insert(desired.name.clone(), unit);
         }
@@ -559,7 +560,8 @@ impl Effects for RequestEffects {
                     .map_err(|error| Failure::from_error(format!("network sandbox {id}"), &error))
             }
             Action::CreateContainer { desired, replaces } => {
-                self.create_container(desired, replaces.as_deref()).await
+                self.create_container(desired, replaces.as_deref(), reason_text(step))
+                    .await
             }
             Action::UpdateContainer { id, desired } => self.update_container(id, desired).await,
             Action::StartContainer { service, name } => {

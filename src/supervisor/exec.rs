@@ -27,6 +27,11 @@ const SIGKILL: u32 = 9;
 /// What the names of our processes and of their FIFOs begin with.
 const PREFIX: &str = "exec-";
 
+/// Whether a process was begun by this worker: a probe or a hook, not a user's command.
+pub(super) fn is_own(exec_id: &str) -> bool {
+    exec_id.starts_with(&format!("{PREFIX}{}-", std::process::id()))
+}
+
 /// FIFO of one exec; the file goes with it.
 #[derive(Debug)]
 struct Fifo(PathBuf);

@@ -8,6 +8,7 @@ mod effects;
 mod exec;
 pub mod frame;
 mod health;
+pub mod history;
 pub mod hold;
 pub mod keeper;
 pub mod launch;

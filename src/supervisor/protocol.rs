@@ -141,6 +141,8 @@ pub enum ProgressStatus {
     Removed,
     Importing,
     Imported,
+    Copied,
+    Committed,
     Skipped,
     Error,
 }

@@ -8,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::effects::RequestEffects;
 use super::frame::Connection;
+use super::history::EventRecord;
 use super::protocol::{
     Failure, Hello, Progress, ProgressStatus, Reply, Request, Resource, VERSION,
 };
@@ -229,14 +230,32 @@ async fn in_turn(
             () = cancel.cancelled() => return Reply::Finished,
         }
     };
-    *current() = Some(who);
+    *current() = Some(who.clone());
+    let action = who.split(' ').next().unwrap_or_default().to_owned();
+    let begun = EventRecord::new("project", &action).with("by", &who);
+    worker.shared.note(&begun);
     let failures = execute(worker, request, replies, cancel).await;
+    let ended = EventRecord::new("project", format!("{action}: end")).with("by", &who);
+    worker.shared.note(&match failures.first() {
+        Some(failure) => ended
+            .with("failures", failures.len())
+            .with("reason", failure_text(failure)),
+        None => ended,
+    });
     *current() = None;
     if failures.is_empty() {
         Reply::Finished
     } else {
         Reply::Failed { failures }
     }
+}
+
+/// A failure in one line.
+fn failure_text(failure: &Failure) -> String {
+    let causes = failure.causes.iter().map(String::as_str);
+    let parts = [failure.resource.as_str(), failure.message.as_str()];
+    let parts: Vec<&str> = parts.into_iter().chain(causes).collect();
+    parts.join(": ").trim_start_matches(": ").to_owned()
 }
 
 /// Plans one request afresh and applies the plan.

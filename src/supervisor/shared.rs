@@ -10,6 +10,7 @@ use jiff::Timestamp;
 use tokio::sync::{Semaphore, broadcast};
 
 use super::dns::DnsServer;
+use super::history::{EventRecord, History};
 use super::hold::Holder;
 use super::protocol::{ContainerChange, ContainerEvent};
 use super::tenants::{Leaving, Tenants};
@@ -36,6 +37,7 @@ pub(super) struct Shared {
     tenants: Tenants,
     pub(super) dns: DnsServer,
     pub(super) events: broadcast::Sender<ContainerEvent>,
+    history: History,
     pub(super) probes: Semaphore,
     pub(super) boot_id: String,
 }
@@ -48,8 +50,10 @@ impl Shared {
         dns: DnsServer,
     ) -> Self {
         let boot_id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id");
+        let history = History::new(&containers.state, &project);
         Self {
             project,
+            history,
             state: containers.state.clone(),
             containers,
             holder,
@@ -78,9 +82,15 @@ impl Shared {
             reason,
             "container changed"
         );
+        let at = Timestamp::now();
+        let mut event = EventRecord::of_change(&change);
+        if let Some(reason) = &reason {
+            event = event.with("reason", reason);
+        }
+        self.record(id, desired, event, at);
         self.events
             .send(ContainerEvent {
-                at: Timestamp::now(),
+                at,
                 id: id.to_owned(),
                 name: desired.name.clone(),
                 service: desired.service.clone(),
@@ -89,6 +99,22 @@ impl Shared {
                 reason,
             })
             .ok();
+    }
+
+    /// Records what happened to a container.
+    pub(super) fn record(&self, id: &str, desired: &Desired, event: EventRecord, at: Timestamp) {
+        let image = desired.config.get("image").and_then(|image| image.as_str());
+        let mut event = event
+            .with("image", image.unwrap_or(&desired.image))
+            .with("name", &desired.name);
+        event.service.clone_from(&desired.service);
+        id.clone_into(&mut event.id);
+        self.history.append(&event, at);
+    }
+
+    /// Records what happened to the project or its supervisor.
+    pub(super) fn note(&self, event: &EventRecord) {
+        self.history.append(event, Timestamp::now());
     }
 
     /// Notes that something is held under `key`.

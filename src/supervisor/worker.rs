@@ -13,7 +13,9 @@ use thiserror::Error;
 use tokio::sync::Notify;
 
 use super::dns::DnsServer;
+use super::exec;
 use super::frame::{self, Listener};
+use super::history::EventRecord;
 use super::hold::Holder;
 use super::process::WorkerSettings;
 use super::request;
@@ -111,6 +113,10 @@ async fn supervise(mut settings: WorkerSettings) -> Result<(), WorkerError> {
     };
     let worker = Worker::open(settings.project, settings.state, engine, settings.holder).await?;
     worker.resume(settings.held).await?;
+    let began = EventRecord::new("supervisor", "start")
+        .with("containers", worker.units().len())
+        .with("pid", std::process::id());
+    worker.shared.note(&began);
     tokio::spawn(follow_engine(Arc::clone(&worker)));
     tokio::select! {
         // Cancel-safe: the loop is dropped for good.
@@ -119,6 +125,8 @@ async fn supervise(mut settings: WorkerSettings) -> Result<(), WorkerError> {
             source,
         }),
         () = worker.gone() => {
+            let ended = EventRecord::new("supervisor", "end");
+            worker.shared.note(&ended.with("reason", "nothing is left to supervise"));
             worker.close().await;
             Ok(())
         }
@@ -163,6 +171,21 @@ async fn follow_engine(worker: Arc<Worker>) {
                     }
                     worker.ended.notify_one();
                 });
+            }
+            Event::ExecStarted { id, exec_id } if !exec::is_own(&exec_id) => {
+                let event = EventRecord::new("container", "exec_start").with("execID", exec_id);
+                worker.tell(&id, Command::Note(event)).await;
+            }
+            Event::TaskExited {
+                id,
+                exec_id,
+                exit_code,
+                ..
+            } if exec_id != id && !exec::is_own(&exec_id) => {
+                let event = EventRecord::new("container", "exec_die")
+                    .with("execID", exec_id)
+                    .with("exitCode", exit_code);
+                worker.tell(&id, Command::Note(event)).await;
             }
             Event::OutOfMemory { id } => worker.tell(&id, Command::OutOfMemory).await,
             Event::TaskStarted { id, .. } => worker.tell(&id, Command::Look).await,
@@ -368,6 +391,8 @@ impl Worker {
         if ENDING.contains(&signal) {
             self.tell(id, Command::MarkStopped).await;
         }
+        let event = EventRecord::new("container", "kill").with("signal", signal);
+        self.tell(id, Command::Note(event)).await;
         Ok(self
             .shared
             .containers

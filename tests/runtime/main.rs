@@ -5,6 +5,7 @@
 
 mod changes;
 mod failures;
+mod files;
 mod harness;
 mod kills;
 mod lifecycle;
@@ -12,4 +13,5 @@ mod network;
 mod secrets;
 mod sharing;
 mod stack;
+mod watching;
 mod world;

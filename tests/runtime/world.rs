@@ -401,6 +401,11 @@ impl Project<'_> {
         self.folder
     }
 
+    /// Where its files are.
+    pub(crate) fn folder(&self) -> &Path {
+        &self.folder
+    }
+
     /// Replaces a file of the project.
     pub(crate) fn write(&self, name: &str, text: &str) {
         fs::write(self.folder.join(name), text).unwrap();

@@ -1,10 +1,14 @@
 //! The commands, one file each.
 
+mod commit;
 mod config;
 mod converge;
+mod cp;
 mod create;
 mod down;
+mod events;
 mod exec;
+mod export;
 mod kill;
 mod logs;
 mod ls;
@@ -16,8 +20,10 @@ mod restart;
 mod rm;
 mod schema;
 mod start;
+mod stats;
 mod stop;
 pub(super) mod supervisor;
+mod top;
 mod unpause;
 mod up;
 pub(super) mod version;
@@ -38,10 +44,14 @@ use crate::supervisor::protocol::Request;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    Commit(commit::CommitArgs),
     Config(Box<config::ConfigArgs>),
+    Cp(cp::CpArgs),
     Create(create::CreateArgs),
     Down(down::DownArgs),
+    Events(events::EventsArgs),
     Exec(exec::ExecArgs),
+    Export(export::ExportArgs),
     Kill(kill::KillArgs),
     Logs(logs::LogsArgs),
     Ls(ls::LsArgs),
@@ -53,9 +63,11 @@ pub(crate) enum Command {
     Rm(rm::RmArgs),
     Schema(schema::SchemaArgs),
     Start(start::StartArgs),
+    Stats(stats::StatsArgs),
     Stop(stop::StopArgs),
     #[command(hide = true)]
     Supervisor(crate::supervisor::process::SupervisorArgs),
+    Top(top::TopArgs),
     Unpause(unpause::UnpauseArgs),
     Up(Box<up::UpArgs>),
     Version(version::VersionArgs),
@@ -64,6 +76,7 @@ pub(crate) enum Command {
 /// Runs a command to its end.
 pub(crate) fn run(command: Command, context: &mut Context) -> Result<ExitStatus, CommandError> {
     match command {
+        Command::Commit(arguments) => commit::run(context, &arguments),
         Command::Config(arguments) => {
             let (options, style) = (context.load_options()?, context.style());
             let code = config::run(&arguments, options, &mut stdout(), &mut stderr(), style)?;
@@ -73,9 +86,12 @@ pub(crate) fn run(command: Command, context: &mut Context) -> Result<ExitStatus,
                 ExitStatus::Failure
             })
         }
+        Command::Cp(arguments) => cp::run(context, &arguments),
         Command::Create(arguments) => create::run(context, &arguments),
         Command::Down(arguments) => down::run(context, &arguments),
+        Command::Events(arguments) => events::run(context, &arguments),
         Command::Exec(arguments) => exec::run(context, &arguments),
+        Command::Export(arguments) => export::run(context, &arguments),
         Command::Kill(arguments) => kill::run(context, &arguments),
         Command::Logs(arguments) => logs::run(context, &arguments),
         Command::Ls(arguments) => ls::run(context, &arguments),
@@ -87,9 +103,11 @@ pub(crate) fn run(command: Command, context: &mut Context) -> Result<ExitStatus,
         Command::Rm(arguments) => rm::run(context, &arguments),
         Command::Schema(arguments) => schema::run(context, &arguments),
         Command::Start(arguments) => start::run(context, &arguments),
+        Command::Stats(arguments) => stats::run(context, &arguments),
         Command::Stop(arguments) => stop::run(context, &arguments),
         // Dispatched before there is a context: it is no command for people.
         Command::Supervisor(_) => Ok(ExitStatus::Failure),
+        Command::Top(arguments) => top::run(context, &arguments),
         Command::Unpause(arguments) => unpause::run(context, &arguments),
         Command::Up(arguments) => up::run(context, *arguments),
         Command::Version(arguments) => version::run(context, &arguments),

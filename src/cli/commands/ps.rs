@@ -222,6 +222,8 @@ impl Rows<'_> {
             "Ports": displayable(&container.publishers),
             "Project": container.project,
             "Publishers": container.publishers,
+            "Reason": container.state.reason.as_deref().unwrap_or_default(),
+            "Restarts": container.state.restart_count,
             "RunningFor": format!("{} ago", human::since(container.created_at, self.now)),
             "Service": container.service,
             "Size": "0B",
@@ -299,6 +301,8 @@ fn titles() -> Value {
         "Ports": "PORTS",
         "Project": "PROJECT",
         "Publishers": "PUBLISHERS",
+        "Reason": "REASON",
+        "Restarts": "RESTARTS",
         "RunningFor": "CREATED",
         "Service": "SERVICE",
         "Size": "SIZE",
@@ -390,7 +394,7 @@ mod tests {
         let text = rows(&[container("web", Status::Running)])
             .render("json")
             .unwrap();
-        insta::assert_snapshot!(text, @r#"{"Command":"\"sh -c 'echo \\\"out\\\" l…\"","CreatedAt":"2026-11-21 05:42:04 +0000 UTC","ExitCode":0,"Health":"","ID":"6f4c380d3cc6","Image":"busybox","Labels":"a=b","LocalVolumes":"1","Mounts":"shop_a_long_vo…","Name":"shop-web-1","Names":"shop-web-1","Networks":"shop_default","Ports":"0.0.0.0:18099-\u003e80/tcp","Project":"shop","Publishers":[{"URL":"0.0.0.0","TargetPort":80,"PublishedPort":18099,"Protocol":"tcp"}],"RunningFor":"5 seconds ago","Service":"web","Size":"0B","State":"running","Status":"Up 4 seconds"}"#);
+        insta::assert_snapshot!(text, @r#"{"Command":"\"sh -c 'echo \\\"out\\\" l…\"","CreatedAt":"2026-11-21 05:42:04 +0000 UTC","ExitCode":0,"Health":"","ID":"6f4c380d3cc6","Image":"busybox","Labels":"a=b","LocalVolumes":"1","Mounts":"shop_a_long_vo…","Name":"shop-web-1","Names":"shop-web-1","Networks":"shop_default","Ports":"0.0.0.0:18099-\u003e80/tcp","Project":"shop","Publishers":[{"URL":"0.0.0.0","TargetPort":80,"PublishedPort":18099,"Protocol":"tcp"}],"Reason":"","Restarts":0,"RunningFor":"5 seconds ago","Service":"web","Size":"0B","State":"running","Status":"Up 4 seconds"}"#);
     }
 
     #[test]

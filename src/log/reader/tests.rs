@@ -106,8 +106,8 @@ async fn following_shows_new_lines_and_new_logs_and_ends_when_told() {
     assert_eq!(next(&mut stream).await, "web: old");
     append(&web.path, 2, "new");
     assert_eq!(next(&mut stream).await, "web: new");
-    handle.add(db.clone());
-    handle.add(db.clone());
+    handle.add(vec![db.clone()]);
+    handle.add(vec![db.clone()]);
     tokio::time::sleep(Duration::from_millis(20)).await;
     append(&db.path, 3, "hello");
     assert_eq!(next(&mut stream).await, "db: hello");

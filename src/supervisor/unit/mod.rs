@@ -8,11 +8,13 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use jiff::Timestamp;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use super::exec;
+use super::history::EventRecord;
 use super::protocol::ContainerChange;
 use super::restart::BackOff;
 use super::shared::Shared;
@@ -72,6 +74,8 @@ pub(super) enum Command {
         desired: Box<Desired>,
     },
     OutOfMemory,
+    /// Something happened to it that changes nothing of the unit.
+    Note(EventRecord),
     /// Look at the task again: another tool may have started it.
     Look,
     /// Kills, removes every trace, ends the unit.
@@ -301,6 +305,7 @@ impl Unit {
                 self.out_of_memory = true;
                 self.emit(ContainerChange::OutOfMemory, None);
             }
+            Command::Note(event) => self.note(event),
             Command::Look => self.look().await,
             Command::Remove { .. } => {}
         }
@@ -334,6 +339,12 @@ impl Unit {
     fn emit(&self, change: ContainerChange, reason: Option<String>) {
         self.shared
             .emit(&self.record.id, &self.desired, change, reason);
+    }
+
+    fn note(&self, event: EventRecord) {
+        let now = Timestamp::now();
+        self.shared
+            .record(&self.record.id, &self.desired, event, now);
     }
 
     fn save(&self) {

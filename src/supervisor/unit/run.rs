@@ -10,6 +10,7 @@ use super::{LOST, Phase, RETRY, Run, Unit};
 use crate::container::{ContainerError, parse_signal};
 use crate::engine::{EngineError, ExitStatus, TaskStatus};
 use crate::state::{Exit, Wanted};
+use crate::supervisor::history::EventRecord;
 use crate::supervisor::protocol::ContainerChange;
 use crate::supervisor::restart::RestartPolicy;
 use crate::supervisor::shared::Shared;
@@ -227,6 +228,7 @@ impl Unit {
             let grace = timeout.unwrap_or(self.desired.stop_timeout);
             let signal = parse_signal(&self.desired.stop_signal).unwrap_or(15);
             let grace = Duration::from_secs(u64::from(grace));
+            self.note(EventRecord::new("container", "kill").with("signal", signal));
             let status = self
                 .shared
                 .containers
