@@ -62,8 +62,10 @@ impl Containers {
         let committed = self
             .commit_under(&lease, &record, &desired, process, options)
             .await;
-        self.engine.delete_lease(&lease).await?;
-        committed
+        let ended = self.engine.delete_lease(&lease).await;
+        let id = committed?;
+        ended?;
+        Ok(id)
     }
 
     async fn commit_under(

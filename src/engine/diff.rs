@@ -35,8 +35,9 @@ impl Engine {
                 .await?
         };
         let compared = self.compare(&left, &right, lease).await;
-        self.remove_snapshot(&view).await?;
+        let removed = self.remove_snapshot(&view).await;
         let layer = compared?;
+        removed?;
         let info = ContentClient::new(self.api())
             .info(InfoRequest {
                 digest: layer.digest.clone(),

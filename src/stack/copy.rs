@@ -197,7 +197,7 @@ fn transfer(
                 HostEnd::Stream => {
                     let source = from.source(request.follow_links)?;
                     let mut output = io::stdout().lock();
-                    pack(files, &source.path, &source.name, &[], &mut output)
+                    pack(files, &source.path, &source.name, &mut output)
                         .and_then(|()| output.flush())
                         .map_err(failed(from.path))?;
                     Unpacked::default()
@@ -249,7 +249,7 @@ fn copy(
     let (reader, mut writer) = io::pipe().map_err(|error| to.failed(error))?;
     std::thread::scope(|scope| {
         let packing = scope.spawn(move || {
-            let packed = pack(from.files, &source.path, &name, &[], &mut writer);
+            let packed = pack(from.files, &source.path, &name, &mut writer);
             drop(OwnedFd::from(writer));
             packed
         });

@@ -26,7 +26,7 @@ impl Stack {
             .await?;
         let work = move || {
             let (top, name) = (Path::new("/"), Path::new("."));
-            pack(&files, top, name, &[], &mut output)?;
+            pack(&files, top, name, &mut output)?;
             output.flush()
         };
         let packed = tokio::task::spawn_blocking(work).await;

@@ -172,8 +172,8 @@ mod tests {
     fn the_table_is_docker_s() {
         let text = listing(&samples(), true).render("table").unwrap();
         insta::assert_snapshot!(text, @r"
-        CONTAINER ID   NAME          CPU %     MEM USAGE / LIMIT     MEM %     NET I/O         BLOCK I/O     PIDS
-        ed8cc8e07c78   shop-done-1   0.00%     0B / 0B               0.00%     0B / 0B         0B / 0B       0
+        CONTAINER ID   NAME          CPU %     MEM USAGE / LIMIT     MEM %     NET I/O         BLOCK I/O    PIDS
+        ed8cc8e07c78   shop-done-1   0.00%     0B / 0B               0.00%     0B / 0B         0B / 0B      0
         11c195762f6b   shop-web-1    12.35%    1.836MiB / 23.54GiB   0.01%     1.21kB / 126B   0B / 4.1kB   2
         ");
     }

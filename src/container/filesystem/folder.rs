@@ -8,8 +8,8 @@ use std::os::unix::ffi::OsStringExt as _;
 use std::path::Path;
 
 use rustix::fs::{
-    AtFlags, CWD, FileType, Gid, Mode, OFlags, Stat, Timespec, Timestamps, UTIME_NOW, Uid,
-    XattrFlags,
+    AtFlags, CWD, FileType, Gid, Mode, OFlags, Stat, StatxAttributes, StatxFlags, Timespec,
+    Timestamps, UTIME_NOW, Uid, XattrFlags,
 };
 use rustix::io::Errno;
 
@@ -220,6 +220,9 @@ impl Folder {
         content: &mut dyn Read,
         attributes: &Attributes,
     ) -> io::Result<()> {
+        if self.is_mount_point(name)? {
+            return self.rewrite(name, content);
+        }
         self.replace(name, |temporary| {
             let flags =
                 OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
@@ -311,12 +314,13 @@ impl Folder {
                 ),
             ));
         }
+        if self.is_mount_point(name)? {
+            return Err(Errno::BUSY.into());
+        }
         let temporary = OsString::from(format!(".compose-{}", random_hex(8)));
         let made = make(&temporary).and_then(|()| {
-            match rustix::fs::renameat(&self.descriptor, &temporary, &self.descriptor, name) {
-                Err(Errno::BUSY) => self.rewrite(name, &temporary),
-                renamed => Ok(renamed?),
-            }
+            let folder = &self.descriptor;
+            Ok(rustix::fs::renameat(folder, &temporary, folder, name)?)
         });
         // After a rename there is nothing to remove, except where both were names of one file.
         match rustix::fs::unlinkat(&self.descriptor, &temporary, AtFlags::empty()) {
@@ -325,25 +329,34 @@ impl Folder {
         }
     }
 
-    /// Writes the content of `temporary` into the file `name`, which is a mount point and cannot be replaced.
-    fn rewrite(&self, name: &OsStr, temporary: &OsStr) -> io::Result<()> {
+    /// Writes the file `name`, which is a mount point, in place.
+    fn rewrite(&self, name: &OsStr, content: &mut dyn Read) -> io::Result<()> {
         let found = self.entry(name)?;
         // Refuses everything but a regular file.
         open_regular(&found)?;
         let flags = OFlags::WRONLY | OFlags::TRUNC | OFlags::CLOEXEC;
-        let mut output = File::from(rustix::fs::openat(
-            CWD,
-            by_descriptor(&found),
-            flags,
-            Mode::empty(),
-        )?);
-        let mut input = open_regular(&self.entry(temporary)?)?;
-        io::copy(&mut input, &mut output)?;
+        let path = by_descriptor(&found);
+        let mut output = File::from(rustix::fs::openat(CWD, path, flags, Mode::empty())?);
+        io::copy(content, &mut output)?;
         Ok(())
+    }
+
+    /// Whether something is mounted there. The kernel lets a process outside of the container's mount namespace rename over a
+    /// mount point of the container, which would end the mount.
+    fn is_mount_point(&self, name: &OsStr) -> io::Result<bool> {
+        let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT;
+        match rustix::fs::statx(&self.descriptor, name, flags, StatxFlags::TYPE) {
+            Ok(found) => Ok(found.stx_attributes.contains(StatxAttributes::MOUNT_ROOT)),
+            Err(Errno::NOENT) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// Removes an entry with everything below it. Not an error if it is gone.
     pub(super) fn remove(&self, name: &OsStr) -> io::Result<()> {
+        if self.is_mount_point(name)? {
+            return Err(Errno::BUSY.into());
+        }
         match rustix::fs::unlinkat(&self.descriptor, name, AtFlags::empty()) {
             Ok(()) | Err(Errno::NOENT) => return Ok(()),
             Err(Errno::ISDIR) => {}

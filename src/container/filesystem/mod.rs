@@ -142,7 +142,7 @@ impl FileSystem {
     }
 
     /// Removes what is at `path`, with everything below it; a link itself and never what it leads to. Not an error if
-    /// nothing is there.
+    /// nothing is there, but if something is mounted there.
     pub fn remove(&self, path: &Path) -> io::Result<()> {
         let (folder, name) = match self.parent(path) {
             Ok(found) => found,

@@ -126,7 +126,7 @@ impl Containers {
 }
 
 /// A copy of the mounts at `path` that belongs to no namespace and ends with its descriptor.
-fn detached(path: &Path) -> io::Result<OwnedFd> {
+pub(super) fn detached(path: &Path) -> io::Result<OwnedFd> {
     let flags = OpenTreeFlags::OPEN_TREE_CLONE
         | OpenTreeFlags::OPEN_TREE_CLOEXEC
         | OpenTreeFlags::AT_RECURSIVE;

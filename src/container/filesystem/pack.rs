@@ -21,14 +21,31 @@ pub(super) const EXTENDED: &str = "SCHILY.xattr.";
 /// A file with fewer bytes of holes is stored whole.
 const HOLES: u64 = 1 << 20;
 
+/// More of a file of `/proc` or the like is not read.
+const KERNEL_FILE: u64 = 16 << 20;
+
+/// File systems whose files are no files: those of proc, sysfs, cgroups (both), devpts, mqueue, securityfs, debugfs, tracefs
+/// and bpf.
+const KERNEL: [u64; 10] = [
+    0x9fa0,
+    0x6265_6572,
+    0x0027_e0eb,
+    0x6367_7270,
+    0x1cd1,
+    0x1980_0202,
+    0x7363_6673,
+    0x6462_6720,
+    0x7472_6163,
+    0xcafe_4a11,
+];
+
 /// Writes what is at `path` to `output` as a tar archive; it is called `name` there, the names below it begin with that.
 /// With `name` `.`, what is in a folder stands at the top. Links are not followed, not even at `path` itself. Sockets are left
-/// out, and the folders that are in `left_out` stay empty.
+/// out, and folders of the kernel's own file systems (`/proc`, `/sys` …) stay empty.
 pub fn pack(
     files: &FileSystem,
     path: &Path,
     name: &Path,
-    left_out: &[PathBuf],
     output: &mut dyn Write,
 ) -> io::Result<()> {
     let top = files.open_path(path, false)?;
@@ -37,7 +54,6 @@ pub fn pack(
         builder: Builder::new(io::BufWriter::with_capacity(64 << 10, output)),
         top: &top,
         links: HashMap::new(),
-        left_out,
     };
     pack.entry(&top, Path::new(""), name)?;
     pack.builder.into_inner()?.flush()
@@ -48,7 +64,6 @@ struct Pack<'a, W: Write> {
     top: &'a OwnedFd,
     /// Where a file with several names was stored first, by device and inode.
     links: HashMap<(u64, u64), PathBuf>,
-    left_out: &'a [PathBuf],
 }
 
 impl<W: Write> Pack<'_, W> {
@@ -77,7 +92,7 @@ impl<W: Write> Pack<'_, W> {
             header.set_size(0);
             self.builder
                 .append_data(&mut header, slashed, io::empty())?;
-            return if self.left_out.iter().any(|path| path == inside) {
+            return if is_of_the_kernel(found)? {
                 Ok(())
             } else {
                 self.folder(inside, name)
@@ -93,6 +108,8 @@ impl<W: Write> Pack<'_, W> {
             return self.file(found, &data, &mut header, name);
         }
         header.set_size(0);
+        header.set_device_major(rustix::fs::major(data.rdev()))?;
+        header.set_device_minor(rustix::fs::minor(data.rdev()))?;
         self.builder.append_data(&mut header, name, io::empty())
     }
 
@@ -133,6 +150,13 @@ impl<W: Write> Pack<'_, W> {
         name: &Path,
     ) -> io::Result<()> {
         let mut file = open_regular(found)?;
+        if data.len() == 0 && is_of_the_kernel(found)? {
+            // Its length is known only after it was read.
+            let mut content = Vec::new();
+            file.take(KERNEL_FILE).read_to_end(&mut content)?;
+            header.set_size(content.len() as u64);
+            return self.builder.append_data(header, name, content.as_slice());
+        }
         if data.blocks() * 512 + HOLES < data.len() {
             self.builder.append_file(name, &mut file)?;
             return if file.metadata()?.len() < data.len() {
@@ -162,4 +186,9 @@ impl<W: Write> Pack<'_, W> {
         self.builder
             .append_pax_extensions(records.iter().map(|(name, value)| (name.as_str(), *value)))
     }
+}
+
+fn is_of_the_kernel(found: &OwnedFd) -> io::Result<bool> {
+    let kind = rustix::fs::fstatfs(found)?.f_type;
+    Ok(u64::try_from(kind).is_ok_and(|kind| KERNEL.contains(&kind)))
 }

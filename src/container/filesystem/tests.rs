@@ -137,7 +137,7 @@ fn a_device_is_never_opened() {
     }
     // The archive has them as what they are.
     let mut bytes = Vec::new();
-    pack(&files, Path::new("."), Path::new("x"), &[], &mut bytes).unwrap();
+    pack(&files, Path::new("."), Path::new("x"), &mut bytes).unwrap();
     let target = tempfile::tempdir().unwrap();
     let untrusted = UnpackOptions {
         owner: None,
@@ -187,7 +187,7 @@ fn a_tree_survives_being_packed_and_unpacked() {
 
     let mut bytes = Vec::new();
     let (path, name) = (Path::new("/top"), Path::new("new"));
-    pack(&files(&source), path, name, &[], &mut bytes).unwrap();
+    pack(&files(&source), path, name, &mut bytes).unwrap();
     assert!(bytes.len() < 1 << 20, "holes take room in the archive");
     let target = tempfile::tempdir().unwrap();
     let to = files(&target);
@@ -315,4 +315,49 @@ fn a_folder_that_becomes_a_link_meanwhile_leads_nowhere() {
         done.store(true, Ordering::Relaxed);
     });
     assert_eq!(std::fs::read_dir(outside.path()).unwrap().count(), 0);
+}
+
+#[test]
+fn the_kernel_s_own_file_systems_are_not_copied_but_a_file_of_theirs_is() {
+    let host = FileSystem::of_folder(Path::new("/")).unwrap();
+    let mut bytes = Vec::new();
+    pack(&host, Path::new("/proc"), Path::new("p"), &mut bytes).unwrap();
+    assert_eq!(
+        tar::Archive::new(bytes.as_slice())
+            .entries()
+            .unwrap()
+            .count(),
+        1
+    );
+    let mut bytes = Vec::new();
+    let version = Path::new("/proc/version");
+    pack(&host, version, Path::new("v"), &mut bytes).unwrap();
+    let mut archive = tar::Archive::new(bytes.as_slice());
+    let entry = archive.entries().unwrap().next().unwrap().unwrap();
+    assert!(io::read_to_string(entry).unwrap().starts_with("Linux"));
+}
+
+#[test]
+fn a_file_that_is_a_mount_point_is_rewritten_and_stays_one() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("source"), "old").unwrap();
+    std::fs::write(folder.path().join("target"), "covered").unwrap();
+    let at = |name: &str| folder.path().join(name);
+    // Seen from another mount namespace, as that of a container is.
+    let root = std::thread::scope(|scope| {
+        let mounted = scope.spawn(|| {
+            crate::sys::unshare_mounts()?;
+            rustix::mount::mount_bind(at("source"), at("target"))?;
+            open::detached(folder.path())
+        });
+        mounted.join().unwrap().unwrap()
+    });
+    let files = FileSystem::new(root);
+    write(&files, "target", "new").unwrap();
+    assert_eq!(std::fs::read_to_string(at("source")).unwrap(), "new");
+    assert_eq!(std::fs::read_to_string(at("target")).unwrap(), "covered");
+    assert!(files.remove(Path::new("target")).is_err());
+    let link = files.put_link(Path::new("target"), Path::new("x"), &root_file(0o777));
+    assert!(link.is_err());
+    assert_eq!(read(&files, "target"), "new");
 }
