@@ -14,6 +14,7 @@ use rustix::fs::{
 use rustix::io::Errno;
 
 use super::{by_descriptor, open_regular};
+use crate::container::copy::open_folder;
 use crate::sys::random_hex;
 
 /// Bytes that are copied at a time; a block of zeros of this size becomes a hole.
@@ -144,6 +145,16 @@ pub(super) struct Folder {
 impl Folder {
     pub(super) fn new(descriptor: OwnedFd) -> Self {
         Self { descriptor }
+    }
+
+    /// Opens the folder `path` below `root`; a link on the way is refused.
+    pub(super) fn below(root: impl AsFd, path: &Path) -> io::Result<Self> {
+        let path = if path.as_os_str().is_empty() {
+            Path::new(".")
+        } else {
+            path
+        };
+        Ok(Self::new(open_folder(root, path)?))
     }
 
     /// Opens a folder of this one; a link is refused.

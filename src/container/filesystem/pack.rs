@@ -9,7 +9,6 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::ResolveFlags;
 use tar::{Builder, EntryType, Header};
 
 use super::folder::{self, Folder};
@@ -115,10 +114,10 @@ impl<W: Write> Pack<'_, W> {
 
     fn folder(&mut self, inside: &Path, name: &Path) -> io::Result<()> {
         // Opened by its path each time: a deep tree must not need a descriptor for each level.
-        let names = self.open_folder(inside)?.names()?;
+        let names = Folder::below(self.top, inside)?.names()?;
         for entry in names {
             let path = inside.join(&entry);
-            let found = match self.open_folder(inside)?.entry(&entry) {
+            let found = match Folder::below(self.top, inside)?.entry(&entry) {
                 Ok(found) => found,
                 // It was removed meanwhile.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
@@ -127,19 +126,6 @@ impl<W: Write> Pack<'_, W> {
             self.entry(&found, &path, &name.join(&entry))?;
         }
         Ok(())
-    }
-
-    fn open_folder(&self, inside: &Path) -> io::Result<Folder> {
-        use rustix::fs::{Mode, OFlags};
-        let path = if inside.as_os_str().is_empty() {
-            Path::new(".")
-        } else {
-            inside
-        };
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
-        let found = rustix::fs::openat2(self.top, path, flags, Mode::empty(), resolve)?;
-        Ok(Folder::new(found))
     }
 
     fn file(

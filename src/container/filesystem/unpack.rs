@@ -2,10 +2,12 @@
 
 use std::ffi::OsStr;
 use std::io::{self, Read};
+use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Component, Path, PathBuf};
 
-use rustix::fs::{FileType, Mode, OFlags, ResolveFlags};
+use rustix::fs::{FileType, OFlags};
+use rustix::io::Errno;
 use tar::{Archive, Entry, EntryType};
 
 use super::FileSystem;
@@ -40,8 +42,7 @@ pub fn unpack(
 ) -> io::Result<Unpacked> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let mut unpack = Unpack {
-        top: Folder::new(files.open_with(path, flags)?),
-        root: files.open_with(path, flags)?,
+        top: files.open_with(path, flags)?,
         options,
         folders: Vec::new(),
         unpacked: Unpacked::default(),
@@ -58,8 +59,7 @@ pub fn unpack(
 }
 
 struct Unpack {
-    top: Folder,
-    root: std::os::fd::OwnedFd,
+    top: OwnedFd,
     options: UnpackOptions,
     /// Folders that were made, with what they are given in the end.
     folders: Vec<(PathBuf, Attributes)>,
@@ -158,16 +158,13 @@ impl Unpack {
 
     /// Opens a folder below the top; a link on the way is refused.
     fn open(&self, path: &Path) -> io::Result<Folder> {
-        if path.as_os_str().is_empty() {
-            return self.top.folder(OsStr::new("."));
-        }
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
-        match rustix::fs::openat2(&self.root, path, flags, Mode::empty(), resolve) {
-            Ok(found) => Ok(Folder::new(found)),
-            Err(rustix::io::Errno::LOOP) => Err(refused(path, "leads through a symbolic link")),
-            Err(error) => Err(error.into()),
-        }
+        Folder::below(&self.top, path).map_err(|error| {
+            if error.raw_os_error() == Some(Errno::LOOP.raw_os_error()) {
+                refused(path, "leads through a symbolic link")
+            } else {
+                error
+            }
+        })
     }
 
     fn attributes<R: Read>(&self, entry: &mut Entry<'_, R>) -> io::Result<Attributes> {
