@@ -8,7 +8,8 @@ fuzz_target!(|text: &str| {
     parse_range(text);
     let Ok(ports) = parse_ports(text) else { return };
     assert!(!ports.is_empty());
-    for port in &ports {
+    // A long range is told by its ends.
+    for port in ports.iter().take(16).chain(ports.last()) {
         let address = match &port.host_ip {
             Some(address) if address.contains(':') => format!("[{address}]:"),
             Some(address) => format!("{address}:"),
@@ -20,6 +21,9 @@ fuzz_target!(|text: &str| {
             None => ":".to_owned(),
         };
         let short = format!("{address}{published}{}/{}", port.target, port.protocol);
-        assert_eq!(parse_ports(&short).as_deref(), Ok(std::slice::from_ref(port)));
+        assert_eq!(
+            parse_ports(&short).as_deref(),
+            Ok(std::slice::from_ref(port))
+        );
     }
 });

@@ -8,10 +8,17 @@ use super::select::{Model, missing_dependency};
 use super::session::Session;
 use crate::yaml::{Mapping, Node, Span, Value};
 
+/// Errors after which no more services are checked.
+const MAX_ERRORS: usize = 1_000;
+
 /// Checks every enabled service against the rest of the project.
 pub(super) fn check(session: &mut Session<'_>, model: &Model) {
     let mut container_names: HashMap<&str, (&str, Span)> = HashMap::new();
     for (name, service) in model.services() {
+        // Nobody reads that many, and proposing names for each takes time.
+        if session.errors.len() > MAX_ERRORS {
+            break;
+        }
         let checker = Checker {
             model,
             name,

@@ -66,12 +66,12 @@ fn long_port(session: &mut Session<'_>, port: &Node, path: &Path<'_>) {
     if let Some(target) = port.get("target") {
         let is_port = target
             .as_int()
-            .is_some_and(|target| u16::try_from(target).is_ok());
+            .is_some_and(|target| (1..=65_535).contains(&target));
         if !is_port {
             wrong(
                 session,
                 target,
-                "a port from 0 to 65535",
+                "a port from 1 to 65535",
                 &path.key("target"),
             );
         }

@@ -39,6 +39,8 @@ mod values;
 mod variables;
 
 #[cfg(test)]
+mod limits;
+#[cfg(test)]
 mod properties;
 #[cfg(test)]
 mod tests;

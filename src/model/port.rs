@@ -46,8 +46,10 @@ pub fn parse_ports(text: &str) -> Result<Vec<Port>, PortError> {
     if container.is_empty() {
         return Err(PortError::MissingPort(text.to_owned()));
     }
-    let (first, last) =
-        parse_range(container).ok_or_else(|| PortError::ContainerPort(container.to_owned()))?;
+    // On the host 0 stands for any port, in the container for none.
+    let (first, last) = parse_range(container)
+        .filter(|(first, _)| *first > 0)
+        .ok_or_else(|| PortError::ContainerPort(container.to_owned()))?;
     let published = if host.is_empty() {
         None
     } else {
@@ -154,6 +156,8 @@ mod tests {
             ("8000-8001:80-82", "differ in length"),
             ("90-80", "90-80"),
             ("+80", "+80"),
+            ("8080:0", "`0` is not a port"),
+            ("0-2", "`0-2` is not a port"),
         ] {
             let error = parse_ports(text).unwrap_err().to_string();
             assert!(error.contains(part), "{text}: {error}");

@@ -267,6 +267,7 @@ mod tests {
             "1..5s",
             "1s5",
             "999999w",
+            "1ns170141183460469231731687303715884105727ns",
         ] {
             assert!(text.parse::<Duration>().is_err(), "{text:?}");
         }
