@@ -16,4 +16,5 @@ pub mod stack;
 pub mod state;
 pub mod supervisor;
 mod sys;
+pub mod watch;
 pub mod yaml;

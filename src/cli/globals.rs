@@ -139,43 +139,22 @@ impl Context {
 
     /// Loads the project and shows what the loader warns of.
     pub(crate) fn load(&mut self, selection: Selection<'_>) -> Result<Project, CommandError> {
+        Ok(self.load_with_options(selection)?.1.project)
+    }
+
+    /// As [`Self::load`], with all that loading again takes.
+    pub(crate) fn load_with_options(
+        &mut self,
+        selection: Selection<'_>,
+    ) -> Result<(LoadOptions, Loaded), CommandError> {
         let options = self.selected_options(selection)?;
         match load(&options) {
             Ok(loaded) => {
-                self.warn_of_ineffective(&loaded);
-                Ok(self.accept(loaded))
+                show_warnings(&mut self.ui, &loaded);
+                Ok((options, loaded))
             }
             Err(error) => Err(self.load_error(&error)),
         }
-    }
-
-    /// Names each attribute that is understood and takes no effect here, with its place.
-    fn warn_of_ineffective(&mut self, loaded: &Loaded) {
-        let project = &loaded.project;
-        let services = project.services.iter().flat_map(|(name, service)| {
-            let attributes = ineffective(service).into_iter();
-            attributes.map(move |(attribute, why)| (format!("services.{name}.{attribute}"), why))
-        });
-        let networks = project.networks.iter().flat_map(|(key, network)| {
-            let options = unsupported_attributes(network).into_iter();
-            options.map(move |attribute| {
-                (
-                    format!("networks.{key}.{attribute}"),
-                    "networks have no such option here".into(),
-                )
-            })
-        });
-        let warnings: Vec<Diagnostic> = services
-            .chain(networks)
-            .map(|(path, why): (String, String)| {
-                Diagnostic::warning_at(
-                    format!("`{path}` takes no effect: {why}"),
-                    project.provenance.origin(&path),
-                    &loaded.sources,
-                )
-            })
-            .collect();
-        self.show_diagnostics(&warnings, &loaded.sources);
     }
 
     fn selected_options(&self, selection: Selection<'_>) -> Result<LoadOptions, CommandError> {
@@ -188,46 +167,17 @@ impl Context {
     }
 
     fn accept(&mut self, loaded: Loaded) -> Project {
-        self.show_diagnostics(&loaded.warnings, &loaded.sources);
+        show_diagnostics(&mut self.ui, &loaded.warnings, &loaded.sources);
         loaded.project
     }
 
     /// How diagnostics of files are drawn.
     pub(crate) fn style(&self) -> Style {
-        Style {
-            color: self.ui.talk_color,
-            width: terminal::size().0,
-        }
-    }
-
-    fn show_diagnostics(&mut self, diagnostics: &[Diagnostic], sources: &SourceMap) {
-        if diagnostics.is_empty() {
-            return;
-        }
-        if self.ui.progress == ProgressMode::Json {
-            for diagnostic in diagnostics {
-                self.ui.warn(&diagnostic.message);
-            }
-        } else {
-            let text = diagnostics::render(diagnostics, sources, self.style());
-            self.ui.talk(&text);
-        }
+        style(&self.ui)
     }
 
     fn load_error(&mut self, error: &LoadError) -> CommandError {
-        self.show_diagnostics(&error.warnings, &error.sources);
-        if self.ui.progress == ProgressMode::Json {
-            let failures = error.diagnostics.iter().map(|diagnostic| Failure {
-                hints: diagnostic.hints.clone(),
-                ..Failure::new("", place(diagnostic))
-            });
-            return CommandError::failed(failures.collect());
-        }
-        CommandError::rendered(diagnostics::render(
-            &error.diagnostics,
-            &error.sources,
-            self.style(),
-        ))
+        load_error(&mut self.ui, error)
     }
 
     /// For commands that can do without files: the project where files are named or no name is given, else only its
@@ -279,6 +229,74 @@ impl Context {
     }
 }
 
+/// Shows what the loader warns of, and each attribute that is understood and takes no effect here, with its place.
+pub(crate) fn show_warnings(ui: &mut Ui, loaded: &Loaded) {
+    let project = &loaded.project;
+    let services = project.services.iter().flat_map(|(name, service)| {
+        let attributes = ineffective(service).into_iter();
+        attributes.map(move |(attribute, why)| (format!("services.{name}.{attribute}"), why))
+    });
+    let networks = project.networks.iter().flat_map(|(key, network)| {
+        let options = unsupported_attributes(network).into_iter();
+        options.map(move |attribute| {
+            (
+                format!("networks.{key}.{attribute}"),
+                "networks have no such option here".into(),
+            )
+        })
+    });
+    let warnings: Vec<Diagnostic> = services
+        .chain(networks)
+        .map(|(path, why): (String, String)| {
+            Diagnostic::warning_at(
+                format!("`{path}` takes no effect: {why}"),
+                project.provenance.origin(&path),
+                &loaded.sources,
+            )
+        })
+        .collect();
+    show_diagnostics(ui, &warnings, &loaded.sources);
+    show_diagnostics(ui, &loaded.warnings, &loaded.sources);
+}
+
+fn style(ui: &Ui) -> Style {
+    Style {
+        color: ui.talk_color,
+        width: terminal::size().0,
+    }
+}
+
+fn show_diagnostics(ui: &mut Ui, diagnostics: &[Diagnostic], sources: &SourceMap) {
+    if diagnostics.is_empty() {
+        return;
+    }
+    if ui.progress == ProgressMode::Json {
+        for diagnostic in diagnostics {
+            ui.warn(&diagnostic.message);
+        }
+    } else {
+        let text = diagnostics::render(diagnostics, sources, style(ui));
+        ui.talk(&text);
+    }
+}
+
+/// What is wrong with the files, for the user; what the loader warned of before is shown at once.
+pub(crate) fn load_error(ui: &mut Ui, error: &LoadError) -> CommandError {
+    show_diagnostics(ui, &error.warnings, &error.sources);
+    if ui.progress == ProgressMode::Json {
+        let failures = error.diagnostics.iter().map(|diagnostic| Failure {
+            hints: diagnostic.hints.clone(),
+            ..Failure::new("", diagnostic.to_string())
+        });
+        return CommandError::failed(failures.collect());
+    }
+    CommandError::rendered(diagnostics::render(
+        &error.diagnostics,
+        &error.sources,
+        style(ui),
+    ))
+}
+
 /// What of a network's definition takes no effect, by path in it.
 fn unsupported_attributes(network: &Network) -> Vec<String> {
     let spec = NetworkSpec {
@@ -292,17 +310,6 @@ fn unsupported_attributes(network: &Network) -> Vec<String> {
         Vec::new()
     } else {
         unsupported_options(&spec)
-    }
-}
-
-/// `compose.yaml:3:5: message`.
-fn place(diagnostic: &Diagnostic) -> String {
-    match diagnostic.labels.first() {
-        Some(label) => {
-            let (file, line, column) = (label.file.display(), label.line, label.column);
-            format!("{file}:{line}:{column}: {}", diagnostic.message)
-        }
-        None => diagnostic.message.clone(),
     }
 }
 

@@ -138,6 +138,16 @@ impl Ui {
         self.err.write_all(bytes)
     }
 
+    /// Says in a line of its own what goes on.
+    pub(crate) fn note(&mut self, text: &str) {
+        let line = match self.progress {
+            ProgressMode::Json => format!("{}\n", serde_json::json!({ "message": text })),
+            ProgressMode::Quiet => return,
+            _ => format!("{text}\n"),
+        };
+        self.talk(&line);
+    }
+
     pub(crate) fn warn(&mut self, text: &str) {
         let line = match self.progress {
             ProgressMode::Json => {

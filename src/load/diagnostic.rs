@@ -1,5 +1,6 @@
 //! What is wrong with a project, as data.
 
+use std::fmt;
 use std::ops::Range;
 use std::path::PathBuf;
 
@@ -79,6 +80,17 @@ impl Diagnostic {
             expected: None,
             hints: Vec::new(),
         }
+    }
+}
+
+/// One line: `compose.yaml:3:5: message`.
+impl fmt::Display for Diagnostic {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(label) = self.labels.first() {
+            let (file, line, column) = (label.file.display(), label.line, label.column);
+            write!(f, "{file}:{line}:{column}: ")?;
+        }
+        f.write_str(&self.message)
     }
 }
 

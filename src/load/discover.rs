@@ -65,6 +65,7 @@ pub(super) fn files(session: &mut Session<'_>, environment: &Variables) -> Outco
             .collect();
         for file in &files {
             if file.as_os_str() != STDIN && !file.exists() {
+                session.depend_on(file);
                 let display = session.display(file);
                 return session.fail(
                     Problem::error(format!("cannot read `{}`: no such file", display.display()))
@@ -76,11 +77,11 @@ pub(super) fn files(session: &mut Session<'_>, environment: &Variables) -> Outco
     }
     let start = directory(session, &[]);
     for directory in start.ancestors() {
-        let found = existing(directory, &NAMES);
+        let found = existing(session, directory, &NAMES);
         let Some(first) = found.first() else { continue };
         warn_several(session, &found, "files");
         let mut files = vec![first.clone()];
-        let overrides = existing(directory, &OVERRIDES);
+        let overrides = existing(session, directory, &OVERRIDES);
         warn_several(session, &overrides, "override files");
         files.extend(overrides.into_iter().next());
         return Ok(files);
@@ -98,11 +99,14 @@ pub(super) fn files(session: &mut Session<'_>, environment: &Variables) -> Outco
     session.fail(problem)
 }
 
-fn existing(directory: &Path, names: &[&str]) -> Vec<PathBuf> {
+fn existing(session: &mut Session<'_>, directory: &Path, names: &[&str]) -> Vec<PathBuf> {
     names
         .iter()
         .map(|name| directory.join(name))
-        .filter(|path| path.exists())
+        .filter(|path| {
+            session.depend_on(path);
+            path.exists()
+        })
         .collect()
 }
 

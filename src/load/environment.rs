@@ -65,6 +65,7 @@ pub(super) fn files(
         }
     }
     let default = directory.join(".env");
+    session.depend_on(&default);
     Ok(if default.is_file() {
         vec![(default, Span::NONE)]
     } else {

@@ -240,6 +240,7 @@ fn env_files(
 ) -> Outcome<Vec<(PathBuf, Span)>> {
     if include.env_files.is_empty() {
         let default = directory.join(".env");
+        session.depend_on(&default);
         return Ok(if default.is_file() {
             vec![(default, Span::NONE)]
         } else {
@@ -252,6 +253,7 @@ fn env_files(
             continue;
         }
         let path = clean(&scope.directory.join(file));
+        session.depend_on(&path);
         if !path.exists() {
             let display = session.display(&path);
             return session.fail(

@@ -1,8 +1,10 @@
 //! What to load and what comes of it.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use indexmap::IndexMap;
+use serde::{Deserialize, Serialize};
 
 use super::diagnostic::Diagnostic;
 use super::render;
@@ -12,7 +14,8 @@ use crate::model::Project;
 use crate::yaml::{self, Node};
 
 /// What to load, as the user asked for it.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct LoadOptions {
     /// `-f`, as typed; `-` is standard input. Empty: `COMPOSE_FILE`, else files are looked for.
     pub files: Vec<PathBuf>,
@@ -83,11 +86,32 @@ pub struct Loaded {
     pub project: Project,
     pub warnings: Vec<Diagnostic>,
     pub sources: SourceMap,
+    /// Every path whose content or existence the project depends on; absolute. Files that would be found if they were
+    /// there are among them.
+    pub inputs: BTreeSet<PathBuf>,
     /// The canonical tree, of which `config` prints a view.
     pub(super) tree: Node,
 }
 
 impl Loaded {
+    /// Of `environment`, what loading the same files again needs: variables that they mention, and those that Compose
+    /// itself reads. Nothing else of a shell's environment has to be kept.
+    pub fn needed_variables(
+        &self,
+        environment: &IndexMap<String, String>,
+    ) -> IndexMap<String, String> {
+        let is_needed = |name: &str| {
+            ["HOME", "PWD"].contains(&name)
+                || name.starts_with("COMPOSE_")
+                || self.sources.mentions(name)
+        };
+        environment
+            .iter()
+            .filter(|(name, _)| is_needed(name))
+            .map(|(name, value)| (name.clone(), value.clone()))
+            .collect()
+    }
+
     /// The project as `config` prints it in YAML, before `$` is doubled.
     pub fn to_yaml(&self) -> String {
         yaml::to_yaml(&render::project(
@@ -147,6 +171,8 @@ pub struct LoadError {
     pub sources: SourceMap,
     /// Whether there is no file at all, which commands that work from labels can do without.
     pub no_file: bool,
+    /// As [`Loaded::inputs`], as far as loading came.
+    pub inputs: BTreeSet<PathBuf>,
 }
 
 fn summary(diagnostics: &[Diagnostic]) -> String {

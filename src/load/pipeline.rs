@@ -1,6 +1,6 @@
 //! The phases in their order.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use indexmap::IndexMap;
@@ -20,6 +20,7 @@ pub fn load(options: &LoadOptions) -> Result<Loaded, LoadError> {
     let mut session = Session::new(options);
     match load_in(&mut session) {
         Ok((project, tree)) => Ok(Loaded {
+            inputs: session.inputs,
             project,
             warnings: resolve(session.warnings, &session.sources),
             sources: session.sources,
@@ -250,6 +251,11 @@ fn load_in(session: &mut Session<'_>) -> Outcome<(crate::model::Project, Node)> 
         &session.contents,
         &session.sources,
     );
+    let configs = project.configs.values().map(|config| &config.file);
+    let secrets = project.secrets.values().map(|secret| &secret.file);
+    for file in configs.chain(secrets).flatten() {
+        session.depend_on(Path::new(file));
+    }
     // What was read into a service is not printed beside the result.
     let services = model
         .root

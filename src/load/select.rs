@@ -301,6 +301,7 @@ fn read_env_files(
     for file in &files {
         let path = file.text("path").unwrap_or_default();
         let is_required = file.get("required").and_then(Node::as_bool) != Some(false);
+        session.depend_on(Path::new(path));
         if !is_required && !Path::new(path).exists() {
             continue;
         }

@@ -1,6 +1,6 @@
 //! State of one load: sources, what was found wrong, what was noticed.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
 use super::diagnostic::{Problem, resolve};
@@ -46,6 +46,8 @@ pub(super) struct Session<'o> {
     pub(super) no_file: bool,
     /// How often a file was included.
     pub(super) includes: usize,
+    /// Every path whose content or existence the result depends on; absolute.
+    pub(super) inputs: BTreeSet<PathBuf>,
     warned: HashSet<String>,
     /// Files of variables that were read.
     known: HashMap<PathBuf, FileId>,
@@ -63,6 +65,7 @@ impl<'o> Session<'o> {
             contents: Contents::default(),
             no_file: false,
             includes: 0,
+            inputs: BTreeSet::new(),
             warned: HashSet::new(),
             known: HashMap::new(),
             budget: Budget {
@@ -111,6 +114,11 @@ impl<'o> Session<'o> {
         }
     }
 
+    /// Notes that the result depends on what is at `path`, or on nothing being there.
+    pub(super) fn depend_on(&mut self, path: &Path) {
+        self.inputs.insert(self.options.working_dir.join(path));
+    }
+
     /// Reads a file; `display` is its name in messages.
     pub(super) fn read(
         &mut self,
@@ -119,6 +127,7 @@ impl<'o> Session<'o> {
         reason: Reason,
         asked_at: Span,
     ) -> Outcome<FileId> {
+        self.depend_on(path);
         match read(path) {
             Ok(bytes) => self.add(bytes, display, reason, asked_at),
             Err(error) => {
@@ -256,6 +265,7 @@ impl<'o> Session<'o> {
             warnings: resolve(self.warnings, &self.sources),
             sources: self.sources,
             no_file: self.no_file,
+            inputs: self.inputs,
         }
     }
 }

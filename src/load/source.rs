@@ -101,6 +101,19 @@ impl SourceMap {
         self.sources.get(file.0 as usize)
     }
 
+    /// Whether a text has `name` as a word of its own.
+    pub(super) fn mentions(&self, name: &str) -> bool {
+        let is_part = |character: char| character == '_' || character.is_alphanumeric();
+        let stands_alone = |text: &str, at: usize| {
+            !text[..at].ends_with(is_part) && !text[at + name.len()..].starts_with(is_part)
+        };
+        self.sources.iter().any(|source| {
+            let text = &source.text;
+            text.match_indices(name)
+                .any(|(at, _)| stands_alone(text, at))
+        })
+    }
+
     /// The source that was read under this name.
     pub fn find(&self, path: &Path) -> Option<&Source> {
         self.sources.iter().find(|source| source.path == path)

@@ -228,6 +228,11 @@ pub struct UpOptions {
     pub renew_anonymous_volumes: bool,
     pub remove_orphans: bool,
     pub ignore_orphans: bool,
+    /// A container that does not run and is otherwise as it should be stays so: a job that is done is not done again, what
+    /// was stopped stays stopped.
+    pub only_changes: bool,
+    /// Services that were followed and are not in the file any more, or not enabled: their containers go.
+    pub given_up: std::collections::BTreeSet<String>,
     /// Replicas by service.
     pub scale: indexmap::IndexMap<String, u32>,
     /// Seconds; none: each service's own grace period.

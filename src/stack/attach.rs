@@ -169,6 +169,12 @@ impl Follower<'_> {
         shown.map(|member| member.name.as_str()).collect()
     }
 
+    /// Whose ends and whose lines are told from now on, as the project has changed.
+    pub fn select(&mut self, watched: Option<BTreeSet<String>>, shown: Option<BTreeSet<String>>) {
+        self.selection.watched = watched;
+        self.selection.shown = shown;
+    }
+
     /// From now on [`Followed::Over`] comes when nothing runs.
     pub fn until_over(&mut self) {
         self.finite = true;

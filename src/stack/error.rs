@@ -15,6 +15,7 @@ use crate::state::StateError;
 use crate::supervisor::frame::FrameError;
 use crate::supervisor::launch::LaunchError;
 use crate::supervisor::protocol::Failure;
+use crate::watch::WatchError;
 
 #[derive(Debug, Error)]
 pub enum StackError {
@@ -36,6 +37,8 @@ pub enum StackError {
     Frame(#[from] FrameError),
     #[error(transparent)]
     State(#[from] StateError),
+    #[error(transparent)]
+    Watch(#[from] WatchError),
     #[error(transparent)]
     Container(#[from] ContainerError),
     #[error(transparent)]
@@ -90,6 +93,7 @@ impl StackError {
             Self::Observe(ObserveError::Network(error)) => error.hints(),
             Self::Prepare(PrepareError::Image(error)) => error.hints(),
             Self::Plan(error) => error.hints(),
+            Self::Watch(error) => error.hints(),
             Self::SupervisorEnded { path, .. } | Self::Launch(LaunchError::Silent { path, .. }) => {
                 vec![format!("its log is {}", path.display())]
             }

@@ -4,6 +4,7 @@ use super::{Outcome, Stack, StackError, rehearse};
 use crate::model::Project;
 use crate::reconcile::observe::{Observed, ObservedContainer};
 use crate::reconcile::plan::{self, DownOptions, Plan};
+use crate::supervisor::live::LiveRecord;
 use crate::supervisor::protocol::{Progress, ProgressStatus, Reply, Request, Resource};
 use crate::supervisor::{frame, launch};
 
@@ -74,6 +75,10 @@ impl Stack {
         request: Request,
         mut on_reply: impl FnMut(Reply),
     ) -> Result<Outcome, StackError> {
+        if request.ends_live() && !launch::is_running(&self.options.state, self.name()) {
+            // One that is started for this must not begin to follow files first.
+            LiveRecord::remove(&self.options.state, self.name());
+        }
         let observed = self.observe().await?;
         let plan = self.plan_request(&request, &observed).await?;
         let idle = match (&plan, &request) {
@@ -179,7 +184,11 @@ impl Stack {
                 volumes,
                 ..
             } => plan::plan_remove(project, observed, services, *stop, *volumes)?,
-            Request::Pause { .. } | Request::Unpause { .. } | Request::Follow | Request::Ping => {
+            Request::Pause { .. }
+            | Request::Unpause { .. }
+            | Request::Live { .. }
+            | Request::Follow
+            | Request::Ping => {
                 return Ok(None);
             }
         };

@@ -6,6 +6,7 @@ use super::{StackError, StackOptions, connect};
 use crate::container::label;
 use crate::engine::{ContainerRecord, TaskStatus};
 use crate::state::ContainerState;
+use crate::supervisor::live::LiveRecord;
 
 /// One project.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -15,16 +16,19 @@ pub struct ProjectSummary {
     pub states: BTreeMap<&'static str, usize>,
     /// Files that the containers were made from.
     pub config_files: BTreeSet<String>,
+    /// Whether the supervisor follows its files.
+    pub live: bool,
 }
 
 impl ProjectSummary {
-    /// `exited(1), running(2)`.
+    /// `exited(1), running(2)`, and `live` if the supervisor follows the files.
     pub fn status(&self) -> String {
         let states = self
             .states
             .iter()
             .map(|(state, count)| format!("{state}({count})"));
-        states.collect::<Vec<_>>().join(", ")
+        let live = self.live.then(|| "live".to_owned());
+        states.chain(live).collect::<Vec<_>>().join(", ")
     }
 }
 
@@ -66,6 +70,9 @@ pub async fn list(options: &StackOptions) -> Result<Vec<ProjectSummary>, StackEr
             .or_default() += 1;
         project.config_files.extend(config_files(record));
     }
+    for (name, project) in &mut projects {
+        project.live = matches!(LiveRecord::read(&options.state, name), Ok(Some(_)));
+    }
     Ok(projects.into_values().collect())
 }
 
@@ -99,6 +106,11 @@ mod tests {
             ..ProjectSummary::default()
         };
         assert_eq!(project.status(), "exited(1), running(2)");
+        let live = ProjectSummary {
+            live: true,
+            ..project
+        };
+        assert_eq!(live.status(), "exited(1), running(2), live");
     }
 
     #[test]

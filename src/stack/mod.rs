@@ -11,6 +11,7 @@ mod exec;
 mod image;
 mod lifecycle;
 mod list;
+mod live;
 mod logs;
 mod plan;
 mod ports;
@@ -19,6 +20,7 @@ mod request;
 mod stats;
 mod top;
 mod up;
+mod watch;
 
 use std::path::PathBuf;
 
@@ -30,6 +32,7 @@ pub use self::error::StackError;
 pub use self::events::{EventSelection, EventStream, ProjectEvent};
 pub use self::exec::{ExecOutput, ExecRequest, ExecSession};
 pub use self::list::{ProjectSummary, list};
+pub use self::live::Live;
 pub use self::logs::{LogEntry, LogSelection, Logs};
 pub use self::plan::rehearse;
 pub use self::ports::{Publisher, displayable};
@@ -38,6 +41,7 @@ pub use self::request::Events;
 pub use self::stats::{ContainerStats, Sampler};
 pub use self::top::ContainerProcesses;
 pub use self::up::Outcome;
+pub use self::watch::{Reloaded, Watch};
 use crate::container::Containers;
 use crate::engine::{Engine, EngineOptions, locate};
 use crate::image::Images;
@@ -60,7 +64,7 @@ pub struct StackOptions {
 }
 
 /// One project on this host. Connects to containerd when it is first needed.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Stack {
     options: StackOptions,
     containers: OnceCell<Containers>,

@@ -68,7 +68,7 @@ impl Stack {
     /// Starts a supervisor that is not alive although containers run, or would if it had been there, as after a reboot. That
     /// it failed is no reason to fail for a command that only reads, so it is only noted.
     pub async fn revive(&self, observed: &Observed) {
-        let supervised = observed.containers.iter().any(needs_supervisor);
+        let supervised = observed.containers.iter().any(needs_supervisor) || self.live().is_some();
         if !supervised || launch::is_running(&self.options.state, &self.options.name) {
             return;
         }
@@ -167,6 +167,7 @@ fn who(request: &Request) -> &'static str {
         Request::Remove { .. } => "rm",
         Request::Pause { .. } => "pause",
         Request::Unpause { .. } => "unpause",
+        Request::Live { .. } => "live",
         Request::Follow => "follow",
         Request::Ping => "ping",
     }

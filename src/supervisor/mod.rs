@@ -12,6 +12,7 @@ pub mod history;
 pub mod hold;
 pub mod keeper;
 pub mod launch;
+pub mod live;
 pub mod lock;
 pub mod process;
 pub mod protocol;

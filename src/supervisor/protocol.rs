@@ -5,6 +5,7 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use super::live::LiveRecord;
 use crate::model::Project;
 use crate::reconcile::plan::{DownOptions, UpOptions};
 use crate::state::HealthStatus;
@@ -67,10 +68,27 @@ pub enum Request {
     Unpause {
         services: Vec<String>,
     },
+    /// Follows the files of the project from now on as the record says; none: does not any more. Does not wait in the
+    /// queue.
+    Live {
+        record: Option<Box<LiveRecord>>,
+    },
     /// Streams [`Reply::Container`] until the connection ends; does not wait in the queue.
     Follow,
     /// Answered by [`Reply::Finished`] at once; does not wait in the queue.
     Ping,
+}
+
+impl Request {
+    /// Whether the project is not to follow its files after this: it goes down or stops as a whole.
+    pub fn ends_live(&self) -> bool {
+        match self {
+            Self::Down { options, .. } => options.services.is_empty(),
+            Self::Stop { services, .. } => services.is_empty(),
+            Self::Remove { services, stop, .. } => *stop && services.is_empty(),
+            _ => false,
+        }
+    }
 }
 
 /// What the supervisor answers.

@@ -57,6 +57,13 @@ pub(super) async fn serve(worker: &Arc<Worker>, (mut reader, mut writer): Connec
             Request::Kill {
                 services, signal, ..
             } => kill(worker, &services, &signal, &replies).await,
+            Request::Live { record } => {
+                match record {
+                    Some(record) => worker.begin_live(*record),
+                    None => worker.end_live(),
+                }
+                Reply::Finished
+            }
             Request::Pause { services } => pause(worker, &services, true, &replies).await,
             Request::Unpause { services } => pause(worker, &services, false, &replies).await,
             request => in_turn(worker, hello.who, request, &replies, &cancel).await,
@@ -204,13 +211,16 @@ fn say(replies: &mpsc::UnboundedSender<Reply>, name: &str, status: ProgressStatu
 }
 
 /// Waits for its turn, then does what is asked.
-async fn in_turn(
+pub(super) async fn in_turn(
     worker: &Arc<Worker>,
     who: String,
     request: Request,
     replies: &mpsc::UnboundedSender<Reply>,
     cancel: &CancellationToken,
 ) -> Reply {
+    if request.ends_live() {
+        worker.end_live();
+    }
     let current = || {
         worker
             .current
@@ -424,6 +434,7 @@ async fn planned(worker: &Worker, request: Request) -> Result<Planned, Failure> 
         Request::Kill { .. }
         | Request::Pause { .. }
         | Request::Unpause { .. }
+        | Request::Live { .. }
         | Request::Follow
         | Request::Ping => (None, Ok(Plan::default())),
     };

@@ -11,12 +11,14 @@ use std::time::Duration;
 
 use thiserror::Error;
 use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
 
 use super::dns::DnsServer;
 use super::exec;
 use super::frame::{self, Listener};
 use super::history::EventRecord;
 use super::hold::Holder;
+use super::live::{self, LiveRecord};
 use super::process::WorkerSettings;
 use super::request;
 use super::shared::Shared;
@@ -63,6 +65,8 @@ pub(super) struct Worker {
     pub(super) current: Mutex<Option<String>>,
     /// Woken when a request ended: the project may be gone.
     pub(super) ended: Notify,
+    /// Ends the task that follows the project's files, while there is one.
+    live: Mutex<Option<CancellationToken>>,
     /// Commands that are connected.
     pub(super) connections: AtomicUsize,
 }
@@ -118,6 +122,7 @@ async fn supervise(mut settings: WorkerSettings) -> Result<(), WorkerError> {
         .with("pid", std::process::id());
     worker.shared.note(&began);
     tokio::spawn(follow_engine(Arc::clone(&worker)));
+    worker.resume_live();
     tokio::select! {
         // Cancel-safe: the loop is dropped for good.
         result = accept(Arc::clone(&worker), listener) => result.map_err(|source| WorkerError::Io {
@@ -227,6 +232,7 @@ impl Worker {
             queue: tokio::sync::Mutex::default(),
             current: Mutex::default(),
             ended: Notify::new(),
+            live: Mutex::default(),
             connections: AtomicUsize::new(0),
         }))
     }
@@ -281,6 +287,53 @@ impl Worker {
         }
         self.end_leases().await;
         Ok(())
+    }
+
+    /// Follows the project's files if a worker before this one did.
+    fn resume_live(self: &Arc<Self>) {
+        match LiveRecord::read(&self.shared.state, &self.shared.project) {
+            Ok(Some(record)) => self.begin_live(record),
+            Ok(None) => {}
+            Err(error) => tracing::error!(%error, "cannot follow the project's files"),
+        }
+    }
+
+    /// Follows the project's files as `record` says, and no longer as an earlier one.
+    pub(super) fn begin_live(self: &Arc<Self>, record: LiveRecord) {
+        let end = CancellationToken::new();
+        let mut live = self.locked_live();
+        self.write_live(&record);
+        if let Some(earlier) = live.replace(end.clone()) {
+            earlier.cancel();
+        }
+        tokio::spawn(live::follow(Arc::clone(self), record, end));
+    }
+
+    /// Keeps `record`, unless what follows it has been told to end.
+    pub(super) fn save_live(&self, record: &LiveRecord, end: &CancellationToken) {
+        let _live = self.locked_live();
+        if !end.is_cancelled() {
+            self.write_live(record);
+        }
+    }
+
+    fn write_live(&self, record: &LiveRecord) {
+        if let Err(error) = record.write(&self.shared.state, &self.shared.project) {
+            tracing::error!(%error, "cannot keep what is followed");
+        }
+    }
+
+    /// Does not follow the project's files any more.
+    pub(super) fn end_live(&self) {
+        let mut live = self.locked_live();
+        if let Some(end) = live.take() {
+            end.cancel();
+        }
+        LiveRecord::remove(&self.shared.state, &self.shared.project);
+    }
+
+    fn locked_live(&self) -> std::sync::MutexGuard<'_, Option<CancellationToken>> {
+        self.live.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Keys of the root file systems that were made for this project.
@@ -460,7 +513,10 @@ impl Worker {
             let is_idle = self.locked_units().is_empty();
             let patience = if is_idle { IDLE } else { BUSY };
             let _ = tokio::time::timeout(patience, self.ended.notified()).await;
-            if self.connections.load(Ordering::SeqCst) > 0 || !self.locked_units().is_empty() {
+            if self.connections.load(Ordering::SeqCst) > 0
+                || self.locked_live().is_some()
+                || !self.locked_units().is_empty()
+            {
                 continue;
             }
             let sandboxes = self.shared.containers.networks.sandboxes();

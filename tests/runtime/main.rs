@@ -9,6 +9,7 @@ mod files;
 mod harness;
 mod kills;
 mod lifecycle;
+mod live;
 mod network;
 mod secrets;
 mod sharing;

@@ -27,6 +27,7 @@ mod top;
 mod unpause;
 mod up;
 pub(super) mod version;
+mod watch;
 
 use std::io::{stderr, stdout};
 use std::time::Duration;
@@ -71,6 +72,7 @@ pub(crate) enum Command {
     Unpause(unpause::UnpauseArgs),
     Up(Box<up::UpArgs>),
     Version(version::VersionArgs),
+    Watch(watch::WatchArgs),
 }
 
 /// Runs a command to its end.
@@ -111,6 +113,7 @@ pub(crate) fn run(command: Command, context: &mut Context) -> Result<ExitStatus,
         Command::Unpause(arguments) => unpause::run(context, &arguments),
         Command::Up(arguments) => up::run(context, *arguments),
         Command::Version(arguments) => version::run(context, &arguments),
+        Command::Watch(arguments) => watch::run(context, &arguments),
     }
 }
 

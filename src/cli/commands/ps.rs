@@ -92,6 +92,18 @@ pub(crate) fn run(context: &mut Context, arguments: &PsArgs) -> Result<ExitStatu
             .map_err(|error| CommandError::usage(format!("template parsing error: {error}")))?
     };
     context.ui.data(&text)?;
+    context.ui.flush()?;
+    if let Some(live) = stack.live() {
+        if !arguments.quiet && !arguments.services {
+            context
+                .ui
+                .note("live: the supervisor follows the project's files");
+        }
+        for problem in live.problems {
+            let text = format!("live: {problem}");
+            context.ui.warn(&text);
+        }
+    }
     Ok(ExitStatus::Success)
 }
 

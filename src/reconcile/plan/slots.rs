@@ -77,6 +77,8 @@ pub(super) struct Context<'a> {
     pub(super) observed: &'a Observed,
     pub(super) graph: &'a Graph,
     pub(super) no_start: bool,
+    /// What does not run and has not changed is left alone.
+    pub(super) only_changes: bool,
 }
 
 /// How one service is to be treated.
@@ -334,7 +336,11 @@ impl<'a> Context<'a> {
             Some(Class::Recreate) => SlotChange::Recreate,
             Some(Class::Restart) if is_up(current) => SlotChange::Restart,
             Some(Class::Restart | Class::InPlace) => SlotChange::Update,
-            None if is_up(current) || self.no_start || self.is_completed(slot, current) => {
+            None if is_up(current)
+                || self.no_start
+                || self.only_changes
+                || self.is_completed(slot, current) =>
+            {
                 SlotChange::Keep
             }
             None => {

@@ -46,14 +46,14 @@ pub fn plan_up(
         let mut builder = Builder::default();
         warn_of_other_checkout(&mut builder, project, observed);
         warn_of_providers(&mut builder, desired, &selected);
-        let orphans = orphans(project, observed);
+        let orphans = up.orphans();
         let resources = up.resources(&mut builder, &services, &orphans)?;
         let decided = up.decide(&services, &resources);
         let homeless = up.homeless(&decided);
         if homeless.is_empty() {
             let going = up.going(&services, &decided, &orphans);
             report(&mut builder, project, &decided, &going);
-            warn_of_orphans(&mut builder, options, &orphans);
+            up.warn_of_orphans(&mut builder, &orphans);
             let context = up.context();
             let schedule = Schedule::new(
                 builder, context, options, resources, services, decided, going,
@@ -110,6 +110,7 @@ impl<'a> Up<'a, '_> {
             observed: self.observed,
             graph: self.graph,
             no_start: self.options.no_start,
+            only_changes: self.options.only_changes,
         }
     }
 
@@ -156,7 +157,7 @@ impl<'a> Up<'a, '_> {
                 let is_renewed = services
                     .iter()
                     .any(|service| service.name == container.service);
-                is_orphan && self.options.remove_orphans || is_renewed && !container.one_off
+                is_orphan && self.removes(container) || is_renewed && !container.one_off
             })
         };
         let options = [self.options.recreate, self.options.recreate_dependencies];
@@ -187,7 +188,11 @@ impl<'a> Up<'a, '_> {
             let replicas = self
                 .context()
                 .replicas(service, &policy, resources, &decided);
+            let starts = replicas.slots.iter().any(|slot| slot.starts);
             decided.insert(service.name.as_str(), replicas);
+            if self.options.only_changes && starts && !self.options.no_deps {
+                wake_dependencies(self.graph, &service.name, &mut decided);
+            }
             if !self.options.no_deps && !self.options.no_start {
                 restart_with_dependencies(self.graph, service, &mut decided);
             }
@@ -218,6 +223,47 @@ impl<'a> Up<'a, '_> {
             .collect()
     }
 
+    /// Containers of services that the file does not have, and jobs of `run` that have ended.
+    fn orphans(&self) -> Vec<&'a ObservedContainer> {
+        let Project {
+            services,
+            disabled_services,
+            ..
+        } = self.project;
+        let is_orphan = |container: &&ObservedContainer| {
+            let service = &container.service;
+            if container.one_off {
+                matches!(container.status, Status::Exited | Status::Dead)
+            } else {
+                self.is_given_up(container)
+                    || !services.contains_key(service) && !disabled_services.contains_key(service)
+            }
+        };
+        self.observed.containers.iter().filter(is_orphan).collect()
+    }
+
+    fn is_given_up(&self, container: &ObservedContainer) -> bool {
+        !container.one_off
+            && self.options.given_up.contains(&container.service)
+            && !self.project.services.contains_key(&container.service)
+    }
+
+    /// Whether an orphan goes.
+    fn removes(&self, orphan: &ObservedContainer) -> bool {
+        self.options.remove_orphans || self.is_given_up(orphan)
+    }
+
+    fn warn_of_orphans(&self, builder: &mut Builder, orphans: &[&ObservedContainer]) {
+        let staying = orphans.iter().filter(|orphan| !self.removes(orphan));
+        let names: Vec<&str> = staying.map(|orphan| orphan.name.as_str()).collect();
+        if !self.options.ignore_orphans && !names.is_empty() {
+            builder.warn(format!(
+                "containers of services that are not in the file: {}; `--remove-orphans` removes them",
+                names.join(", ")
+            ));
+        }
+    }
+
     /// Containers that go for good.
     fn going(
         &self,
@@ -229,7 +275,7 @@ impl<'a> Up<'a, '_> {
             .iter()
             .filter_map(|service| decided.get(service.name.as_str()));
         let surplus = replicas.flat_map(|replicas| &replicas.surplus);
-        let orphans = orphans.iter().filter(|_| self.options.remove_orphans);
+        let orphans = orphans.iter().filter(|container| self.removes(container));
         surplus
             .map(|container| (*container, Reason::Surplus))
             .chain(orphans.map(|container| (*container, Reason::Orphan)))
@@ -252,16 +298,6 @@ fn warn_of_providers(builder: &mut Builder, desired: &DesiredState, selected: &I
         builder.warn(format!(
             "service `{}` is run by a provider, which is not supported; it is left out",
             service.name
-        ));
-    }
-}
-
-fn warn_of_orphans(builder: &mut Builder, options: &UpOptions, orphans: &[&ObservedContainer]) {
-    if !options.remove_orphans && !options.ignore_orphans && !orphans.is_empty() {
-        let names: Vec<&str> = orphans.iter().map(|orphan| orphan.name.as_str()).collect();
-        builder.warn(format!(
-            "containers of services that are not in the file: {}; `--remove-orphans` removes them",
-            names.join(", ")
         ));
     }
 }
@@ -293,21 +329,6 @@ fn require_names(services: &[&DesiredService], options: &UpOptions) -> Result<()
     Ok(())
 }
 
-/// Containers of services that the file does not have, and jobs of `run` that have ended.
-fn orphans<'a>(project: &Project, observed: &'a Observed) -> Vec<&'a ObservedContainer> {
-    let is_known = |name: &str| {
-        project.services.contains_key(name) || project.disabled_services.contains_key(name)
-    };
-    let is_orphan = |container: &&ObservedContainer| {
-        if container.one_off {
-            matches!(container.status, Status::Exited | Status::Dead)
-        } else {
-            !is_known(&container.service)
-        }
-    };
-    observed.containers.iter().filter(is_orphan).collect()
-}
-
 /// Another folder with the same project name would take these containers for its own.
 fn warn_of_other_checkout(builder: &mut Builder, project: &Project, observed: &Observed) {
     let directory = project.working_dir.to_string_lossy();
@@ -327,6 +348,25 @@ fn warn_of_other_checkout(builder: &mut Builder, project: &Project, observed: &O
             "project `{}` was brought up from {other}; set another name with `-p` or `name:` to keep both",
             project.name
         ));
+    }
+}
+
+/// Starts what does not run of what `service` depends on, as it is about to start itself.
+fn wake_dependencies(graph: &Graph, service: &str, decided: &mut HashMap<&str, Replicas<'_>>) {
+    for name in graph.closure([service]) {
+        let Some(replicas) = decided.get_mut(name).filter(|_| name != service) else {
+            continue;
+        };
+        for slot in &mut replicas.slots {
+            let sleeps = |current: &ObservedContainer| !is_up(current) && !has_completed(current);
+            if slot.change == SlotChange::Keep && slot.current.is_some_and(sleeps) {
+                slot.change = SlotChange::Start;
+                slot.starts = true;
+                slot.reasons.push(Reason::Follows {
+                    resource: format!("service {service}"),
+                });
+            }
+        }
     }
 }
 

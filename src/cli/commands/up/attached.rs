@@ -1,12 +1,14 @@
 //! `up` in the foreground: progress, output and ends of containers, until all have ended or the user stops them.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::pin::Pin;
+use std::rc::Rc;
 
 use jiff::Timestamp;
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 use tokio::time::{MissedTickBehavior, interval};
 
+use super::super::watch::{Work, accept, update};
+use super::UpArgs;
 use crate::cli::drive::{FRAME, Interrupts};
 use crate::cli::error::{CommandError, ExitStatus};
 use crate::cli::prefix::short_name;
@@ -15,9 +17,10 @@ use crate::cli::progress::Renderer;
 use crate::cli::ui::{Ui, paint};
 use crate::reconcile::plan::{Plan, UpOptions};
 use crate::stack::{
-    FollowSelection, Followed, Follower, LogSelection, Stack, StackError, rehearse,
+    FollowSelection, Followed, Follower, LogSelection, Reloaded, Stack, StackError, Watch, rehearse,
 };
 use crate::supervisor::protocol::Reply;
+use crate::watch::WatchError;
 
 /// What the end of a container does to the others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,21 +49,19 @@ enum Stage {
     Killing,
 }
 
-type Work<'a> = Pin<Box<dyn Future<Output = Result<(), StackError>> + 'a>>;
-
 /// One attached `up`.
 #[derive(Debug)]
 pub(super) struct Session<'a> {
     pub(super) stack: &'a Stack,
+    pub(super) arguments: &'a UpArgs,
     pub(super) options: UpOptions,
-    /// Services that are stopped at the end; empty: all.
-    pub(super) services: Vec<String>,
     /// Services whose output is shown.
     pub(super) shown: BTreeSet<String>,
     /// Services whose ends count.
     pub(super) watched: BTreeSet<String>,
+    /// The project's files, if they are followed.
+    pub(super) watch: Option<Watch>,
     pub(super) cascade: Cascade,
-    pub(super) exit_code_from: Option<String>,
     pub(super) style: LogStyle,
 }
 
@@ -76,7 +77,8 @@ struct Record {
 }
 
 impl Session<'_> {
-    pub(super) async fn run(self, ui: &mut Ui) -> Result<ExitStatus, CommandError> {
+    pub(super) async fn run(mut self, ui: &mut Ui) -> Result<ExitStatus, CommandError> {
+        let mut watch = self.watch.take();
         let mut interrupts = Interrupts::listen()?;
         let plan = self.stack.plan_up(&self.options).await?;
         let selection = FollowSelection {
@@ -98,6 +100,7 @@ impl Session<'_> {
         let mut frames = interval(FRAME);
         frames.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut unflushed = false;
+        let mut stack = Rc::new(self.stack.clone());
         loop {
             tokio::select! {
                 // What was told first is shown first.
@@ -115,7 +118,7 @@ impl Session<'_> {
                         Stage::Stopping => Stage::Killing,
                         Stage::Killing => return Ok(ExitStatus::Interrupted),
                     };
-                    work = Some(self.end(stage, sender.clone()));
+                    work = Some(self.end(&stack, stage, sender.clone()));
                 }
                 // Cancel-safe: a message is taken only when this arm wins.
                 Some(reply) = replies.recv() => renderer.reply(ui, &reply),
@@ -126,19 +129,50 @@ impl Session<'_> {
                         renderer.failed(ui, failures);
                     }
                     renderer.finish(ui);
-                    match result {
-                        Ok(()) => {}
-                        Err(error) if stage == Stage::Starting => {
+                    let followed = watch.as_mut().filter(|_| stage == Stage::Running);
+                    match (result, followed) {
+                        (Ok(()), Some(watch)) => watch.settle(),
+                        (Ok(()), None) => {}
+                        // The next edit may put it right.
+                        (Err(error), Some(_)) => {
+                            CommandError::from(error).report(ui);
+                        }
+                        (Err(error), None) if stage == Stage::Starting => {
                             drain(ui, &mut follower, &mut printer).await?;
                             return Err(error.into());
                         }
-                        Err(error) => record.failure = record.failure.or(Some(error)),
+                        (Err(error), None) => {
+                            record.failure = record.failure.or(Some(error));
+                        }
                     }
                     if stage == Stage::Starting {
                         stage = Stage::Running;
                     }
                     follower.look().await?;
-                    follower.until_over();
+                    // What is followed may come to life again.
+                    if watch.is_none() || stage != Stage::Running {
+                        follower.until_over();
+                    }
+                }
+                // Cancel-safe by contract.
+                reloaded = next_reload(&mut watch), if stage == Stage::Running => {
+                    let reloaded = reloaded.map_err(StackError::from)?;
+                    let Some(project) = renderer.above(ui, |ui| accept(ui, reloaded)) else {
+                        continue;
+                    };
+                    match self.arguments.attached(&project) {
+                        Ok((shown, watched)) => follower.select(
+                            Some(watched.union(&shown).cloned().collect()),
+                            Some(shown),
+                        ),
+                        Err(error) => {
+                            renderer.above(ui, |ui| error.report(ui));
+                            continue;
+                        }
+                    }
+                    stack = Rc::new(stack.with_project(project));
+                    // What is still being done for an earlier edit is given up between two steps.
+                    work = watch.as_mut().map(|watch| update(&stack, watch.request(), sender.clone()));
                 }
                 // Cancel-safe: a frame that is lost is drawn by the next.
                 _ = frames.tick() => renderer.tick(ui),
@@ -158,14 +192,15 @@ impl Session<'_> {
                         }
                         record.codes.entry(service).or_insert(code);
                         let stopping = matches!(stage, Stage::Stopping | Stage::Killing);
-                        if !stopping && self.cascade.applies(code) {
+                        let updating = stage == Stage::Running && work.is_some();
+                        if !stopping && !updating && self.cascade.applies(code) {
                             record.cause = Some(code);
                             stage = Stage::Stopping;
                             renderer.above(ui, |ui| {
                                 let text = paint(ui.talk_color, "1;31", "Aborting on container exit...");
                                 ui.talk(&format!("{text}\n"));
                             });
-                            work = Some(self.end(stage, sender.clone()));
+                            work = Some(self.end(&stack, stage, sender.clone()));
                         }
                     }
                     Followed::Over => break,
@@ -230,18 +265,19 @@ impl Session<'_> {
     }
 
     /// Stops or kills what runs.
-    fn end(&self, stage: Stage, replies: UnboundedSender<Reply>) -> Work<'_> {
+    fn end(&self, stack: &Rc<Stack>, stage: Stage, replies: UnboundedSender<Reply>) -> Work<'_> {
         let tell = move |reply| {
             replies.send(reply).ok();
         };
-        let services = self.services.clone();
+        let services = self.arguments.services.clone();
+        let stack = Rc::clone(stack);
         Box::pin(async move {
             let request = if stage == Stage::Killing {
-                self.stack.kill(services, "SIGKILL".into(), false)
+                stack.kill(services, "SIGKILL".into(), false)
             } else {
-                self.stack.stop(services, self.options.timeout)
+                stack.stop(services, self.options.timeout)
             };
-            self.stack.ask(request, tell).await.map(drop)
+            stack.ask(request, tell).await.map(drop)
         })
     }
 
@@ -253,6 +289,7 @@ impl Session<'_> {
             return Ok(ExitStatus::Interrupted);
         }
         let wanted = self
+            .arguments
             .exit_code_from
             .as_ref()
             .and_then(|service| record.codes.get(service));
@@ -260,6 +297,13 @@ impl Session<'_> {
             .copied()
             .or(record.cause)
             .map_or(ExitStatus::Success, ExitStatus::container))
+    }
+}
+
+async fn next_reload(watch: &mut Option<Watch>) -> Result<Reloaded, WatchError> {
+    match watch {
+        Some(watch) => watch.next().await,
+        None => std::future::pending().await,
     }
 }
 

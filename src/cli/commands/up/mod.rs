@@ -13,8 +13,11 @@ use crate::cli::drive::block_on;
 use crate::cli::error::{CommandError, ExitStatus};
 use crate::cli::globals::{Context, Selection, no_such_service};
 use crate::graph::Graph;
+use crate::load::{LoadOptions, Loaded};
 use crate::model::Project;
 use crate::reconcile::plan::UpOptions;
+use crate::stack::{Stack, StackError, Watch};
+use crate::supervisor::live::LiveRecord;
 
 /// Create and start containers
 #[derive(Args, Debug)]
@@ -75,9 +78,12 @@ pub(crate) struct UpArgs {
     /// Show timestamps
     #[arg(long)]
     timestamps: bool,
-    /// Watch source code and update containers when files change
+    /// Follow the compose files and the source code, and update containers when they change
     #[arg(short, long)]
     watch: bool,
+    /// Have the supervisor follow the compose files; with --detach
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    live: Option<bool>,
     /// Offer shortcuts while attached
     #[arg(long)]
     menu: bool,
@@ -122,8 +128,17 @@ impl UpArgs {
         if self.images.no_build && self.watch {
             return usage("--no-build and --watch are incompatible");
         }
-        if self.watch {
-            return Err(unsupported("--watch"));
+        if self.live == Some(true) {
+            if !self.detach && !self.wait {
+                return Err(CommandError::usage("--live needs --detach")
+                    .hint("`--watch` follows the files in the foreground"));
+            }
+            if self.no_start {
+                return usage("--live and --no-start are incompatible");
+            }
+            if self.converge.no_recreate {
+                return usage("--live and --no-recreate are incompatible");
+            }
         }
         if self.menu {
             return Err(unsupported("--menu"));
@@ -156,6 +171,20 @@ impl UpArgs {
             shown.remove(service);
         }
         Ok(shown)
+    }
+
+    /// Services whose output is shown, and those whose ends count.
+    fn attached(
+        &self,
+        project: &Project,
+    ) -> Result<(BTreeSet<String>, BTreeSet<String>), CommandError> {
+        let shown = self.shown(project)?;
+        let watched = if self.services.is_empty() {
+            shown.clone()
+        } else {
+            self.started(project)?
+        };
+        Ok((shown, watched))
     }
 
     /// Services that are named, or all; with their dependencies if those are attached to.
@@ -191,12 +220,13 @@ impl UpArgs {
 pub(crate) fn run(context: &mut Context, arguments: UpArgs) -> Result<ExitStatus, CommandError> {
     let mut arguments = arguments;
     arguments.settle()?;
-    let project = context.load(Selection {
+    let (load, loaded) = context.load_with_options(Selection {
         services: &arguments.services,
         without_dependencies: arguments.dependencies.no_deps,
         with_environment: true,
     })?;
-    arguments.images.check_project(&project)?;
+    let project = &loaded.project;
+    arguments.images.check_project(project)?;
     if let Some(service) = &arguments.exit_code_from
         && !project.services.contains_key(service)
     {
@@ -214,20 +244,15 @@ pub(crate) fn run(context: &mut Context, arguments: UpArgs) -> Result<ExitStatus
             .filter(|seconds| *seconds > 0),
         ..up_options(
             &context.globals,
-            &project,
+            project,
             &arguments.services,
             &arguments.converge,
             &arguments.dependencies,
         )?
     };
-    let shown = arguments.shown(&project)?;
-    let watched = if arguments.services.is_empty() {
-        shown.clone()
-    } else {
-        arguments.started(&project)?
-    };
-    let name = project.name.clone();
-    let stack = context.stack(Some(project), name);
+    let (shown, watched) = arguments.attached(project)?;
+    let stack = context.stack(Some(project.clone()), project.name.clone());
+    let live = live_record(&arguments, &stack, &load, &loaded, &options)?;
     let attached = !arguments.detach && !arguments.no_start;
     if !attached || context.ui.dry_run {
         perform(&mut context.ui, &stack, "up", stack.up(options)?)?;
@@ -235,17 +260,24 @@ pub(crate) fn run(context: &mut Context, arguments: UpArgs) -> Result<ExitStatus
             context
                 .ui
                 .data("end of `up`: a dry run does not attach\n")?;
+        } else if let Some(record) = live.filter(|_| !context.ui.dry_run) {
+            block_on(async { Ok(stack.follow_files(record, |_| {}).await?) })?;
         }
         return Ok(ExitStatus::Success);
     }
+    let watch = if arguments.watch {
+        Some(Watch::new(&load, &loaded, &options).map_err(StackError::from)?)
+    } else {
+        None
+    };
     let session = Session {
         stack: &stack,
+        arguments: &arguments,
         options,
-        services: arguments.services.clone(),
         shown,
         watched,
+        watch,
         cascade: arguments.cascade(),
-        exit_code_from: arguments.exit_code_from.clone(),
         style: crate::cli::print::LogStyle {
             color: context.ui.color && !arguments.no_color,
             prefix: !arguments.no_log_prefix,
@@ -254,6 +286,33 @@ pub(crate) fn run(context: &mut Context, arguments: UpArgs) -> Result<ExitStatus
         },
     };
     block_on(session.run(&mut context.ui))
+}
+
+/// What the supervisor is to follow after this; `None`: what it follows already, if anything. An `up` of the whole project
+/// decides anew how a project that is live is loaded.
+fn live_record(
+    arguments: &UpArgs,
+    stack: &Stack,
+    load: &LoadOptions,
+    loaded: &Loaded,
+    options: &UpOptions,
+) -> Result<Option<Option<LiveRecord>>, CommandError> {
+    let begins = match arguments.live {
+        Some(wanted) => wanted,
+        None if arguments.services.is_empty() && arguments.detach => {
+            if stack.live().is_none() {
+                return Ok(None);
+            }
+            true
+        }
+        None => return Ok(None),
+    };
+    if begins && load.stdin.is_some() {
+        return Err(CommandError::usage(
+            "standard input cannot be followed: --live needs files",
+        ));
+    }
+    Ok(Some(begins.then(|| LiveRecord::new(load, loaded, options))))
 }
 
 #[cfg(test)]
@@ -299,6 +358,9 @@ mod tests {
             "-d --attach web",
             "-d --watch",
             "--wait-timeout -3",
+            "--live",
+            "-d --live --no-recreate",
+            "--wait --live --no-start",
             "--pull sometimes",
         ];
         for arguments in together {
@@ -308,7 +370,7 @@ mod tests {
 
     #[test]
     fn what_is_not_supported_is_named() {
-        for option in ["--watch", "--menu", "--pull always"] {
+        for option in ["--menu", "--pull always"] {
             assert_eq!(
                 refusal(option),
                 format!("error: `{option}` is not supported yet\n")

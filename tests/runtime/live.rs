@@ -1,0 +1,237 @@
+//! Projects that follow their files.
+
+use std::fs;
+use std::path::Path;
+
+use rustix::process::Signal;
+
+use crate::world::{Project, World, eventually};
+
+/// One service with a variable, and one that nothing changes.
+fn file(value: &str) -> String {
+    format!(
+        "services:
+  steady:
+    image: demo
+    command: sleep infinity
+    stop_grace_period: 0s
+  edited:
+    image: demo
+    command: sleep infinity
+    stop_grace_period: 0s
+    environment:
+      VALUE: {value}
+"
+    )
+}
+
+/// What the process of a service sees, now.
+fn variable(project: &Project<'_>, service: &str) -> String {
+    let print = ["exec", "-T", service, "sh", "-c", "echo $VALUE"];
+    let printed = project.command(print).run();
+    printed.stdout.trim().to_owned()
+}
+
+fn becomes(project: &Project<'_>, value: &str) {
+    eventually(&format!("VALUE={value}"), || {
+        variable(project, "edited") == value
+    });
+}
+
+fn ids(project: &Project<'_>) -> std::collections::BTreeMap<String, String> {
+    project.fields("Service", "ID")
+}
+
+fn log(world: &World, project: &str) -> String {
+    let path = format!("state/lib/projects/{project}/supervisor.log");
+    fs::read_to_string(world.path(path)).unwrap_or_default()
+}
+
+/// As editors do: a new file takes the place of the old one.
+fn save(path: &Path, text: &str) {
+    let new = path.with_extension("new~");
+    fs::write(&new, text).unwrap();
+    fs::rename(&new, path).unwrap();
+}
+
+#[test]
+fn an_edit_is_followed_with_the_least_change_however_it_is_saved() {
+    World::run(|world| {
+        world.import_image("default");
+        let project = world.project("live", &file("one"));
+        let _up = project.compose("up -d --live").success();
+        let listed = project.compose("ls").success();
+        assert!(listed.stdout.contains("running(2), live"), "{listed}");
+        let before = ids(&project);
+
+        project.write("compose.yaml", &file("two"));
+        becomes(&project, "two");
+        let path = world.path("projects/live/compose.yaml");
+        save(&path, &file("three"));
+        becomes(&project, "three");
+        // The folder itself is replaced, as by a deployment.
+        let folder = world.path("projects/live");
+        let next = world.path("projects/next");
+        fs::create_dir(&next).unwrap();
+        fs::write(next.join("compose.yaml"), file("four")).unwrap();
+        fs::rename(&folder, world.path("projects/old")).unwrap();
+        fs::rename(&next, &folder).unwrap();
+        becomes(&project, "four");
+        save(&path, &file("five"));
+        becomes(&project, "five");
+        assert_eq!(ids(&project)["steady"], before["steady"]);
+
+        let _down = project.compose("down").success();
+        assert!(!world.path("state/lib/projects/live/live.json").exists());
+    });
+}
+
+#[test]
+fn services_come_and_go_with_the_file_and_found_files_count() {
+    World::run(|world| {
+        world.import_image("default");
+        let project = world.project("live", &file("one"));
+        let _up = project.compose("up -d --live").success();
+        // A file that was not there when it began.
+        project.write(
+            "compose.override.yaml",
+            "services: {more: {image: demo, command: sleep infinity, stop_grace_period: 0s}}",
+        );
+        eventually("a third service", || ids(&project).contains_key("more"));
+        fs::remove_file(world.path("projects/live/compose.override.yaml")).unwrap();
+        eventually("two services", || !ids(&project).contains_key("more"));
+        let shorter = file("one").split("  edited:").next().unwrap().to_owned();
+        project.write("compose.yaml", &shorter);
+        eventually("one service", || ids(&project).len() == 1);
+        let _down = project.compose("down").success();
+    });
+}
+
+#[test]
+fn a_wrong_edit_changes_nothing_and_is_told_until_it_is_put_right() {
+    World::run(|world| {
+        world.import_image("default");
+        let project = world.project("live", &file("one"));
+        let _up = project.compose("up -d --live").success();
+        let before = ids(&project);
+        project.write(
+            "compose.yaml",
+            &file("two").replace("image: demo", "imag: demo"),
+        );
+        let mut told = String::new();
+        eventually("the diagnostic", || {
+            told = project.compose("-p live ps").success().stderr;
+            told.contains("compose.yaml:3:5")
+        });
+        assert!(log(world, "live").contains("compose.yaml:3:5"), "{told}");
+        project.write("compose.yaml", &file("two"));
+        becomes(&project, "two");
+        assert_eq!(ids(&project)["steady"], before["steady"]);
+        eventually("no diagnostic", || {
+            !project
+                .compose("ps")
+                .success()
+                .stderr
+                .contains("compose.yaml:3:5")
+        });
+        let _down = project.compose("down").success();
+    });
+}
+
+#[test]
+fn variables_and_their_files_are_followed() {
+    World::run(|world| {
+        world.import_image("default");
+        let project = world.project("live", &file("${VALUE:-none}-${SHELL_VALUE}"));
+        project.write(".env", "VALUE=one");
+        let up = ["up", "-d", "--live"];
+        let _up = project
+            .command(up)
+            .env("SHELL_VALUE", "shell")
+            .env("UNUSED_PASSWORD", "hidden")
+            .run()
+            .success();
+        assert_eq!(variable(&project, "edited"), "one-shell");
+        let record = world.path("state/lib/projects/live/live.json");
+        let text = fs::read_to_string(record).unwrap();
+        assert!(
+            text.contains("SHELL_VALUE") && !text.contains("hidden"),
+            "{text}"
+        );
+        project.write(".env", "VALUE=two");
+        becomes(&project, "two-shell");
+
+        project.write("edited.env", "VALUE=three");
+        let with_file = file("x").replace("environment:\n      VALUE: x", "env_file: edited.env");
+        project.write("compose.yaml", &with_file);
+        becomes(&project, "three");
+        project.write("edited.env", "VALUE=four");
+        becomes(&project, "four");
+        let _down = project.compose("down").success();
+    });
+}
+
+#[test]
+fn a_killed_worker_goes_on_following() {
+    World::run(|world| {
+        world.import_image("default");
+        let project = world.project("live", &file("one"));
+        let _up = project.compose("up -d --live").success();
+        let before = ids(&project);
+        assert!(world.kill("--worker") > 0);
+        project.write("compose.yaml", &file("two"));
+        becomes(&project, "two");
+        // Keeper and worker: the next command of any kind brings both back.
+        assert!(world.kill("supervisor --project live") > 1);
+        project.write("compose.yaml", &file("three"));
+        let _ps = project.compose("ps").success();
+        becomes(&project, "three");
+        assert_eq!(ids(&project)["steady"], before["steady"]);
+        let _down = project.compose("down").success();
+    });
+}
+
+#[test]
+fn what_was_stopped_and_what_is_done_is_left_alone() {
+    World::run(|world| {
+        world.import_image("default");
+        let job = "  job: {image: demo, command: 'true'}\n";
+        let project = world.project("live", &format!("{}{job}", file("one")));
+        let _up = project.compose("up -d --live").success();
+        eventually("the job is done", || {
+            project.fields("Service", "State")["job"] == "exited"
+        });
+        let _stopped = project.compose("stop steady").success();
+        project.write("compose.yaml", &format!("{}{job}", file("two")));
+        becomes(&project, "two");
+        let states = project.fields("Service", "State");
+        assert_eq!((&*states["job"], &*states["steady"]), ("exited", "exited"));
+        // A stop of the whole project ends it.
+        let _stopped = project.compose("stop").success();
+        assert!(!world.path("state/lib/projects/live/live.json").exists());
+        let _down = project.compose("down").success();
+    });
+}
+
+#[test]
+fn an_attached_up_follows_too_and_stops_what_came_later() {
+    World::run(|world| {
+        world.import_image("default");
+        let project = world.project("live", &file("one"));
+        let up = project.command(["up", "--watch"]).start();
+        eventually("two services", || {
+            project.fields("Service", "State").len() == 2 && variable(&project, "edited") == "one"
+        });
+        project.write("compose.yaml", "services: {edited: {image: [demo}}");
+        let more = "  more: {image: demo, command: sleep infinity, stop_grace_period: 0s}\n";
+        project.write("compose.yaml", &format!("{}{more}", file("two")));
+        becomes(&project, "two");
+        eventually("three services", || ids(&project).len() == 3);
+        up.signal(Signal::INT);
+        let output = up.finish();
+        assert_eq!(output.status.code(), Some(130), "{output}");
+        let states = project.fields("Service", "State");
+        assert!(states.values().all(|state| state == "exited"), "{states:?}");
+        let _down = project.compose("down").success();
+    });
+}
