@@ -51,10 +51,11 @@ pub(crate) fn human(project: &str, plan: &Plan, show_values: bool, color: bool) 
 }
 
 /// What can happen to a resource, its sign and its colour, in the order of the summary.
-const ORDER: [(&str, char, &str); 7] = [
+const ORDER: [(&str, char, &str); 8] = [
     ("create", '+', "32"),
     ("start", '>', "32"),
     ("update", '~', "33"),
+    ("signal", '~', "33"),
     ("restart", '~', "33"),
     ("recreate", '±', "33"),
     ("stop", '.', "31"),

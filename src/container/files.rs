@@ -11,7 +11,7 @@
 //! ([`super::Containers::supply`]). Configs are no secrets; they lie in the container's data folder.
 
 use std::fs::{DirBuilder, File, OpenOptions, Permissions};
-use std::io::{self, Write as _};
+use std::io::{self, Read as _, Seek as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
@@ -258,12 +258,20 @@ fn write(
 fn write_in_place(path: &Path, value: &[u8], file: &PlannedFile) -> io::Result<()> {
     let mut options = OpenOptions::new();
     let mut output: File = options
+        .read(true)
         .write(true)
         .create(true)
-        .truncate(true)
+        .truncate(false)
         .mode(0o600)
         .open(path)?;
-    output.write_all(value)?;
+    let mut present = Vec::new();
+    output.read_to_end(&mut present)?;
+    if present != value {
+        // Cut at the end: at no time is it empty for those who read it meanwhile.
+        output.rewind()?;
+        output.write_all(value)?;
+        output.set_len(value.len() as u64)?;
+    }
     std::os::unix::fs::fchown(&output, Some(file.uid), Some(file.gid))?;
     output.set_permissions(Permissions::from_mode(file.mode))
 }

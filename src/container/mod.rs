@@ -22,7 +22,6 @@ mod provision;
 mod runtime_error;
 #[cfg(test)]
 mod runtime_tests;
-mod signal;
 mod update;
 mod volume;
 
@@ -32,17 +31,17 @@ use serde_json::Value;
 
 use crate::engine::{ContainerRecord, Engine};
 use crate::image::{Image, Images};
-use crate::model::{Project, Service};
+use crate::model::{OnChange, Project, Service};
 use crate::network::{Networks, SandboxRecord};
 use crate::state::StateRoot;
 
 pub use commit::CommitOptions;
+pub use crate::model::parse_signal;
 pub use environment::INIT_PATH;
 pub use error::ContainerError;
 pub use filesystem::{Attributes, FileKind, FileSystem, UnpackOptions, Unpacked, pack, unpack};
 pub use ineffective::ineffective;
 pub use processes::ContainerProcess;
-pub use signal::parse_signal;
 
 /// Labels that Docker's tools read.
 pub mod label {
@@ -85,6 +84,9 @@ pub struct Desired {
     pub image: String,
     /// SHA-256 of the content of each config and secret that it mounts, by `configs.<key>` or `secrets.<key>`.
     pub contents: BTreeMap<String, String>,
+    /// How a change of those contents reaches it, where it is not by making it anew; says nothing of what it is.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub on_change: BTreeMap<String, OnChange>,
     /// Definition of each network that it joins, by name on the host.
     pub networks: BTreeMap<String, Value>,
     /// Definition of each volume that it mounts, by name on the host.

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use super::diagnostic::Problem;
 use super::path::Path;
 use super::session::Session;
+use crate::model::{OnChange, parse_signal};
 use crate::yaml::{Mapping, Node, Value};
 
 /// Fills in the defaults of attributes.
@@ -69,13 +70,33 @@ pub(super) fn check(session: &mut Session<'_>, root: &Node) {
         ("secrets", ["file", "environment"].as_slice()),
     ] {
         for (name, entry) in root.entries(section) {
-            one_source(
-                session,
-                &entry.value,
-                sources,
-                &Path::ROOT.key(section).key(name),
-            );
+            let path = Path::ROOT.key(section);
+            let path = path.key(name);
+            one_source(session, &entry.value, sources, &path);
+            on_change(session, &entry.value, &path);
         }
+    }
+}
+
+/// `x-on-change`, of which other tools know nothing.
+fn on_change(session: &mut Session<'_>, node: &Node, path: &Path<'_>) {
+    let Some(value) = node.get("x-on-change") else {
+        return;
+    };
+    let reaction = value.as_str().and_then(|text| text.parse().ok());
+    let is_known = match &reaction {
+        Some(OnChange::Signal(signal)) => parse_signal(signal).is_some(),
+        Some(_) => true,
+        None => false,
+    };
+    if !is_known {
+        session.error(
+            Problem::error(format!(
+                "`{path}.x-on-change` is not a way to tell a container"
+            ))
+            .at(value.span)
+            .expected("`recreate`, `restart` or a signal such as `signal:SIGHUP`"),
+        );
     }
 }
 

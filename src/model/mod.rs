@@ -10,6 +10,7 @@ mod project;
 mod quantity;
 mod resource;
 mod service;
+mod signal;
 mod storage;
 mod words;
 
@@ -20,5 +21,6 @@ pub use project::*;
 pub use quantity::*;
 pub use resource::*;
 pub use service::*;
+pub use signal::parse_signal;
 pub use storage::*;
 pub use words::*;

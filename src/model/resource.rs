@@ -1,6 +1,8 @@
 //! Top-level networks, volumes, configs, secrets and models.
 
+use std::fmt;
 use std::net::IpAddr;
+use std::str::FromStr;
 
 use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
@@ -51,6 +53,43 @@ pub struct Volume {
     pub labels: IndexMap<String, String>,
 }
 
+/// How a change of its content reaches the containers that mount it: `x-on-change` of a config or secret.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OnChange {
+    /// A new container takes the place of the old one.
+    #[default]
+    Recreate,
+    /// The file is rewritten in place and the container started again.
+    Restart,
+    /// The file is rewritten in place and the container told by this signal.
+    Signal(String),
+}
+
+impl FromStr for OnChange {
+    type Err = ();
+
+    /// `recreate`, `restart` or `signal:NAME`. Whether there is such a signal is not looked at.
+    fn from_str(text: &str) -> Result<Self, ()> {
+        match (text, text.strip_prefix("signal:")) {
+            ("recreate", _) => Ok(Self::Recreate),
+            ("restart", _) => Ok(Self::Restart),
+            (_, Some(signal)) if !signal.is_empty() => Ok(Self::Signal(signal.into())),
+            _ => Err(()),
+        }
+    }
+}
+
+impl fmt::Display for OnChange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Recreate => f.write_str("recreate"),
+            Self::Restart => f.write_str("restart"),
+            Self::Signal(signal) => write!(f, "signal:{signal}"),
+        }
+    }
+}
+
 /// A config (`configs.*`). One of `file`, `content` and `environment` is set unless it is external.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
@@ -64,6 +103,7 @@ pub struct Config {
     pub external: bool,
     pub labels: IndexMap<String, String>,
     pub template_driver: Option<String>,
+    pub on_change: OnChange,
 }
 
 /// A secret (`secrets.*`). One of `file` and `environment` is set unless it is external.
@@ -81,6 +121,7 @@ pub struct Secret {
     pub driver: Option<String>,
     pub driver_opts: IndexMap<String, String>,
     pub template_driver: Option<String>,
+    pub on_change: OnChange,
 }
 
 /// A language model (`models.*`).

@@ -11,7 +11,7 @@ use super::sandbox;
 use crate::container::{Desired, VolumeRecord, label};
 use crate::graph::{namespace_modes, service_reference};
 use crate::image::Image;
-use crate::model::{Healthcheck, MountKind, Network, Project, Service, Volume};
+use crate::model::{Healthcheck, MountKind, Network, OnChange, Project, Service, Volume};
 use crate::network::{NetworkSpec, SandboxSpec};
 
 /// Seconds between the stop signal and the kill where the file names none.
@@ -255,6 +255,7 @@ fn desired_service(
         service: service.name.clone(),
         config: service_definition(service),
         contents: mounted_contents(service, facts.contents),
+        on_change: reactions(project, service),
         networks: network_keys
             .iter()
             .filter_map(|key| networks.get(key))
@@ -418,6 +419,23 @@ fn mounted_contents(
             let digest = contents.get(&key)?.clone();
             Some((key, digest))
         })
+        .collect()
+}
+
+/// How changed contents reach the containers of `service`, where it is not by making them anew.
+fn reactions(project: &Project, service: &Service) -> BTreeMap<String, OnChange> {
+    let configs = service.configs.iter().filter_map(|file| {
+        let config = project.configs.get(&file.source)?;
+        Some((format!("configs.{}", file.source), &config.on_change))
+    });
+    let secrets = service.secrets.iter().filter_map(|file| {
+        let secret = project.secrets.get(&file.source)?;
+        Some((format!("secrets.{}", file.source), &secret.on_change))
+    });
+    configs
+        .chain(secrets)
+        .filter(|(_, reaction)| **reaction != OnChange::Recreate)
+        .map(|(key, reaction)| (key, reaction.clone()))
         .collect()
 }
 

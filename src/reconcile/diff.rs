@@ -6,6 +6,7 @@ use serde_json::{Map, Value};
 
 use super::plan::Reason;
 use crate::container::Desired;
+use crate::model::OnChange;
 
 /// Stands for values that are not shown.
 pub const HIDDEN: &str = "(changed)";
@@ -134,10 +135,26 @@ pub fn diff(old: &Desired, new: &Desired) -> Vec<Difference> {
             let value = |digest: Option<&String>| digest.and_then(|digest| text(short(digest)));
             let path = format!("{key} (content)");
             let change = Change::new(&path, value(before), value(after));
-            differences.push(change.classed(|_| Class::Restart));
+            let class = match new.on_change.get(key) {
+                None | Some(OnChange::Recreate) => Class::Recreate,
+                Some(OnChange::Restart) => Class::Restart,
+                Some(OnChange::Signal(_)) => Class::InPlace,
+            };
+            differences.push(change.classed(|_| class));
         }
     }
     differences
+}
+
+/// How the contents that differ reach the container, where the file says so.
+pub fn reactions<'a>(old: &Desired, new: &'a Desired) -> BTreeSet<&'a OnChange> {
+    let changed = new
+        .contents
+        .iter()
+        .filter(|(key, digest)| old.contents.get(*key) != Some(*digest));
+    changed
+        .filter_map(|(key, _)| new.on_change.get(key))
+        .collect()
 }
 
 /// The strongest of `differences`.

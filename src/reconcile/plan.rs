@@ -89,6 +89,13 @@ pub enum Action {
         id: String,
         desired: Box<Desired>,
     },
+    /// Tells a running container that files which it mounts have changed.
+    SignalContainer {
+        id: String,
+        service: String,
+        name: String,
+        signal: String,
+    },
     /// Starts the newest container of the slot.
     StartContainer {
         service: String,
@@ -162,7 +169,7 @@ pub struct Change {
     pub kind: String,
     pub name: String,
     pub service: Option<String>,
-    /// `none`, `completed` (nothing to do either), `create`, `start`, `update`, `restart`, `recreate`, `stop`, `kill`,
+    /// `none`, `completed` (nothing to do either), `create`, `start`, `update`, `signal`, `restart`, `recreate`, `stop`, `kill`,
     /// `remove`.
     pub change: String,
     pub reasons: Vec<Reason>,

@@ -102,6 +102,9 @@ pub fn rehearse(plan: &Plan) -> Vec<Progress> {
                     &[Status::Updating, Status::Updated],
                 );
             }
+            Action::SignalContainer { name, .. } => {
+                tell(Resource::Container, name, &[Status::Signalled]);
+            }
             Action::StartContainer { name, .. } => {
                 tell(
                     Resource::Container,

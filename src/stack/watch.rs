@@ -69,6 +69,7 @@ impl Watch {
 
 impl Stack {
     /// This stack with another state of its project, on the same connection.
+    #[must_use]
     pub fn with_project(&self, project: Project) -> Self {
         let mut options = self.options.clone();
         options.project = Some(project);

@@ -303,6 +303,14 @@ impl RequestEffects {
             .containers
             .update(id, project, service, desired)
             .await;
+        if !desired.contents.is_empty() {
+            let record = self.record(id, &resource).await?;
+            let supplied = shared.containers.supply(&record, project);
+            supplied.map_err(|error| Failure {
+                hints: error.hints(),
+                ..Failure::from_error(resource.clone(), &error)
+            })?;
+        }
         let desired = updated.map_err(|error| Failure {
             hints: error.hints(),
             ..Failure::from_error(resource, &error)
@@ -385,6 +393,17 @@ impl RequestEffects {
         if !quiet {
             self.say(Resource::Container, name, ProgressStatus::Stopped);
         }
+        Ok(())
+    }
+
+    /// Tells a container that what it mounts has changed; whatever the signal, its end is not what is asked for.
+    async fn signal_container(&self, id: &str, name: &str, signal: &str) -> Result<(), Failure> {
+        let engine = &self.worker.shared.containers.engine;
+        engine
+            .kill_task(id, parse_signal(signal).unwrap_or_default(), false)
+            .await
+            .map_err(|error| Failure::from_error(format!("container {name}"), &error))?;
+        self.say(Resource::Container, name, ProgressStatus::Signalled);
         Ok(())
     }
 
@@ -564,6 +583,9 @@ impl Effects for RequestEffects {
                     .await
             }
             Action::UpdateContainer { id, desired } => self.update_container(id, desired).await,
+            Action::SignalContainer {
+                id, name, signal, ..
+            } => self.signal_container(id, name, signal).await,
             Action::StartContainer { service, name } => {
                 self.start_container(service, name, reason_text(step)).await
             }

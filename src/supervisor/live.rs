@@ -254,13 +254,12 @@ impl Live {
 
     fn finish(&mut self, reply: Reply) {
         let Some(work) = self.work.take() else { return };
-        let problems = match reply {
-            Reply::Failed { failures } => failures.iter().map(line).collect(),
-            _ => {
-                self.record.settle(&work.project);
-                self.save();
-                Vec::new()
-            }
+        let problems = if let Reply::Failed { failures } = reply {
+            failures.iter().map(line).collect()
+        } else {
+            self.record.settle(&work.project);
+            self.save();
+            Vec::new()
         };
         self.report(problems);
         self.worker.ended.notify_one();

@@ -142,6 +142,7 @@ pub enum ProgressStatus {
     Running,
     Updating,
     Updated,
+    Signalled,
     Waiting,
     Healthy,
     Exited,

@@ -235,3 +235,125 @@ fn an_attached_up_follows_too_and_stops_what_came_later() {
         let _down = project.compose("down").success();
     });
 }
+
+/// A service that notes the signal HUP, with a config from a file.
+fn with_config(on_change: &str) -> String {
+    format!(
+        "services:
+  edited:
+    image: demo
+    init: true
+    command: sh -c 'trap \"echo told >>/told\" HUP; echo run >>/runs; while :; do sleep 0.1; done'
+    stop_grace_period: 0s
+    configs: [app]
+configs:
+  app:
+    file: ./app.conf
+    {on_change}
+"
+    )
+}
+
+#[test]
+fn changed_content_reaches_a_container_as_its_config_says() {
+    World::run(|world| {
+        world.import_image("default");
+        let project = world.project("live", &with_config("x-on-change: signal:SIGHUP"));
+        project.write("app.conf", "one");
+        let _up = project.compose("up -d --live").success();
+        let first = ids(&project);
+        let read = |path: &str| {
+            let words = ["exec", "-T", "edited", "cat", path];
+            project.command(words).run().stdout
+        };
+        eventually("it runs", || read("/runs") == "run\n");
+
+        save(&world.path("projects/live/app.conf"), "two");
+        eventually("the signal", || read("/told") == "told\n");
+        assert_eq!(
+            (read("/app"), ids(&project)),
+            ("two".to_owned(), first.clone())
+        );
+
+        // The reaction itself is no change of the container.
+        project.write("compose.yaml", &with_config("x-on-change: restart"));
+        let plan = project.compose("plan --detailed-exitcode").success();
+        assert!(plan.stdout.contains("up to date"), "{plan}");
+        project.write("app.conf", "three");
+        eventually("a restart", || read("/runs") == "run\nrun\n");
+        assert_eq!(
+            (read("/app"), ids(&project)),
+            ("three".to_owned(), first.clone())
+        );
+
+        project.write("compose.yaml", &with_config(""));
+        project.write("app.conf", "four");
+        eventually("a new container", || {
+            read("/app") == "four" && ids(&project) != first
+        });
+
+        project.write("compose.yaml", &with_config("x-on-change: sometimes"));
+        let refused = project.compose("config").failure();
+        assert!(refused.stderr.contains("compose.yaml:11:18"), "{refused}");
+        project.write("compose.yaml", &with_config(""));
+        let _down = project.compose("down").success();
+    });
+}
+
+#[test]
+fn limits_labels_restart_policy_and_health_change_under_a_running_process() {
+    World::run(|world| {
+        world.import_image("default");
+        let file = |settings: &str| {
+            format!(
+                "services:
+  edited:
+    image: demo
+    init: true
+    command: sh -c 'echo run >>/runs; exec sleep 1004'
+    stop_grace_period: 0s
+    {settings}
+"
+            )
+        };
+        let project = world.project("live", &file("mem_limit: 64m"));
+        let _up = project.compose("up -d").success();
+        let before = ids(&project);
+        let after = "mem_limit: 96m
+    cpus: 0.5
+    pids_limit: 77
+    labels: {tier: back}
+    restart: always
+    healthcheck: {test: ['CMD', 'true'], interval: 100ms}";
+        project.write("compose.yaml", &file(after));
+        let plan = project.compose("plan").success();
+        assert!(plan.stdout.contains("1 to update"), "{plan}");
+        let _up = project.compose("up -d --wait").success();
+        assert_eq!(ids(&project), before);
+        assert_eq!(project.fields("Service", "Health")["edited"], "healthy");
+
+        let read = |paths: &str| {
+            let script = format!("cat {paths} 2>/dev/null");
+            let words = ["exec", "-T", "edited", "sh", "-c", &script];
+            project.command(words).run().stdout
+        };
+        let limit =
+            |old: &str, new: &str| read(&format!("/sys/fs/cgroup/{old} /sys/fs/cgroup/{new}"));
+        assert_eq!(
+            limit("memory/memory.limit_in_bytes", "memory.max").trim(),
+            (96 << 20).to_string()
+        );
+        assert_eq!(limit("pids/pids.max", "pids.max").trim(), "77");
+        let cpu = limit("cpu/cpu.cfs_quota_us", "cpu.max");
+        assert_eq!(cpu.split_whitespace().next(), Some("50000"));
+        let info = world
+            .ctr(["containers", "info", &before["edited"]])
+            .run()
+            .success();
+        assert!(info.stdout.contains("\"tier\": \"back\""), "{info}");
+        // The policy is the new one.
+        assert!(world.kill("sleep 1004") > 0);
+        eventually("a second run", || read("/runs") == "run\nrun\n");
+        let _down = project.compose("down").success();
+    });
+}

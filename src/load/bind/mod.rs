@@ -137,6 +137,7 @@ fn config(node: &Node, content: Option<&String>) -> Config {
         external: node.flag("external"),
         labels: node.texts_by_key("labels"),
         template_driver: node.string("template_driver"),
+        on_change: node.parsed("x-on-change").unwrap_or_default(),
     }
 }
 
@@ -152,6 +153,7 @@ fn secret(node: &Node, content: Option<&String>) -> Secret {
         driver: node.string("driver"),
         driver_opts: node.texts_by_key("driver_opts"),
         template_driver: node.string("template_driver"),
+        on_change: node.parsed("x-on-change").unwrap_or_default(),
     }
 }
 

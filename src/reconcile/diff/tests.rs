@@ -147,14 +147,14 @@ fn a_name_that_only_begins_alike_is_not_in_place() {
 }
 
 #[test]
-fn content_takes_a_restart() {
+fn content_takes_a_recreate_unless_the_file_says_otherwise() {
     let old = desired(&Service::default());
     let mut new = old.clone();
     new.contents
         .insert("configs.app.conf".into(), "0123456789abcdef".into());
     assert_eq!(
         found(&old, &new),
-        [("configs.app.conf (content)".into(), Class::Restart)]
+        [("configs.app.conf (content)".into(), Class::Recreate)]
     );
     let [Difference { reason, .. }] = &diff(&old, &new)[..] else {
         panic!("one difference");

@@ -478,6 +478,18 @@ impl<'a> Schedule<'a> {
             let step = self.builder.push(action, slot.reasons.clone(), gate);
             before.push(step);
             ready = Some(step);
+            for signal in slot.signals() {
+                let action = Action::SignalContainer {
+                    id: current.id.clone(),
+                    service: service.into(),
+                    name: slot.name().into(),
+                    signal: signal.into(),
+                };
+                let gate = Gate::after([step]);
+                let step = self.builder.push(action, slot.reasons.clone(), gate);
+                before.push(step);
+                ready = Some(step);
+            }
         }
         let definition = &slot.wanted.desired.config;
         let names = (service, slot.name());

@@ -1,15 +1,15 @@
 //! What happens to each replica on the way up.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::builder::{has_completed, is_gone, is_up};
 use super::resources::Resources;
 use super::{Reason, Recreate};
 use crate::graph::Graph;
-use crate::model::Condition;
+use crate::model::{Condition, OnChange};
 use crate::network::{SandboxRecord, SandboxSpec};
 use crate::reconcile::desired::{DesiredContainer, DesiredService, Parent};
-use crate::reconcile::diff::{Class, diff, strongest, value_changes};
+use crate::reconcile::diff::{self, Class, diff, strongest, value_changes};
 use crate::reconcile::observe::{Observed, ObservedContainer};
 
 /// What happens to the container of a slot.
@@ -54,6 +54,23 @@ pub(super) struct Slot<'a> {
 impl Slot<'_> {
     pub(super) fn name(&self) -> &str {
         &self.wanted.desired.name
+    }
+
+    /// Signals that tell the running container of changed contents.
+    pub(super) fn signals(&self) -> BTreeSet<&str> {
+        let old = self
+            .current
+            .filter(|current| self.change == SlotChange::Update && is_up(current))
+            .and_then(|current| current.desired.as_ref());
+        let reactions = old.map(|old| diff::reactions(old, &self.wanted.desired));
+        reactions
+            .into_iter()
+            .flatten()
+            .filter_map(|reaction| match reaction {
+                OnChange::Signal(signal) => Some(signal.as_str()),
+                _ => None,
+            })
+            .collect()
     }
 
     /// Whether a new container is made.
@@ -395,7 +412,9 @@ fn divergence(
 ) -> (Option<Class>, Vec<Reason>) {
     let mut reasons = Vec::new();
     let mut class;
+    let mut reactions = BTreeSet::new();
     if let Some(old) = &current.desired {
+        reactions = diff::reactions(old, &slot.wanted.desired);
         let differences = diff(old, &slot.wanted.desired);
         class = strongest(&differences);
         reasons.extend(differences.into_iter().map(|difference| difference.reason));
@@ -428,6 +447,11 @@ fn divergence(
     if !follows.is_empty() {
         class = Some(Class::Recreate);
         reasons.extend(follows);
+    }
+    if class != Some(Class::Recreate) {
+        reasons.extend(reactions.into_iter().map(|reaction| Reason::Requested {
+            by: format!("x-on-change: {reaction}"),
+        }));
     }
     if policy.recreate == Recreate::Force {
         class = Some(Class::Recreate);

@@ -424,6 +424,7 @@ fn report(
                 SlotChange::Keep => "none",
                 SlotChange::Create => "create",
                 SlotChange::Start => "start",
+                SlotChange::Update if !slot.signals().is_empty() => "signal",
                 SlotChange::Update => "update",
                 SlotChange::Restart => "restart",
                 SlotChange::Recreate => "recreate",

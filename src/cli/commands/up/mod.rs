@@ -252,15 +252,20 @@ pub(crate) fn run(context: &mut Context, arguments: UpArgs) -> Result<ExitStatus
     };
     let (shown, watched) = arguments.attached(project)?;
     let stack = context.stack(Some(project.clone()), project.name.clone());
-    let live = live_record(&arguments, &stack, &load, &loaded, &options)?;
+    let following = following(&arguments, &stack, &load, &loaded, &options)?;
     let attached = !arguments.detach && !arguments.no_start;
     if !attached || context.ui.dry_run {
         perform(&mut context.ui, &stack, "up", stack.up(options)?)?;
+        let record = match following {
+            Following::Begun(record) => Some(Some(*record)),
+            Following::Ended => Some(None),
+            Following::Kept => None,
+        };
         if attached {
             context
                 .ui
                 .data("end of `up`: a dry run does not attach\n")?;
-        } else if let Some(record) = live.filter(|_| !context.ui.dry_run) {
+        } else if let Some(record) = record.filter(|_| !context.ui.dry_run) {
             block_on(async { Ok(stack.follow_files(record, |_| {}).await?) })?;
         }
         return Ok(ExitStatus::Success);
@@ -288,31 +293,35 @@ pub(crate) fn run(context: &mut Context, arguments: UpArgs) -> Result<ExitStatus
     block_on(session.run(&mut context.ui))
 }
 
-/// What the supervisor is to follow after this; `None`: what it follows already, if anything. An `up` of the whole project
-/// decides anew how a project that is live is loaded.
-fn live_record(
+/// What becomes of following the files in the background.
+enum Following {
+    /// It stays as it is.
+    Kept,
+    Ended,
+    Begun(Box<LiveRecord>),
+}
+
+/// An `up` of the whole project decides anew how a project that is live is loaded.
+fn following(
     arguments: &UpArgs,
     stack: &Stack,
     load: &LoadOptions,
     loaded: &Loaded,
     options: &UpOptions,
-) -> Result<Option<Option<LiveRecord>>, CommandError> {
-    let begins = match arguments.live {
-        Some(wanted) => wanted,
-        None if arguments.services.is_empty() && arguments.detach => {
-            if stack.live().is_none() {
-                return Ok(None);
-            }
-            true
-        }
-        None => return Ok(None),
-    };
-    if begins && load.stdin.is_some() {
+) -> Result<Following, CommandError> {
+    let is_renewed = || arguments.services.is_empty() && arguments.detach && stack.live().is_some();
+    match arguments.live {
+        Some(false) => return Ok(Following::Ended),
+        None if !is_renewed() => return Ok(Following::Kept),
+        _ => {}
+    }
+    if load.stdin.is_some() {
         return Err(CommandError::usage(
             "standard input cannot be followed: --live needs files",
         ));
     }
-    Ok(Some(begins.then(|| LiveRecord::new(load, loaded, options))))
+    let record = LiveRecord::new(load, loaded, options);
+    Ok(Following::Begun(Box::new(record)))
 }
 
 #[cfg(test)]

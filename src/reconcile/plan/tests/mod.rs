@@ -168,6 +168,7 @@ fn short(action: &Action) -> String {
         Action::UpdateContainer { desired, .. } => format!("update {}", desired.name),
         Action::StartContainer { name, .. } => format!("start {name}"),
         Action::StopContainer { name, .. } => format!("stop {name}"),
+        Action::SignalContainer { name, signal, .. } => format!("signal {name} {signal}"),
         Action::KillContainer { name, signal, .. } => format!("kill {name} {signal}"),
         Action::RemoveContainer { name, .. } => format!("remove {name}"),
         Action::WaitFor {

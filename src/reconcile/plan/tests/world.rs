@@ -100,7 +100,9 @@ impl World {
                 assert!(containers.all(|desired| !desired.volumes.contains_key(name)));
                 self.observed.volumes.retain(|volume| volume.name != *name);
             }
-            Action::EnsureImage { .. } | Action::RemoveImage { .. } => {}
+            Action::EnsureImage { .. }
+            | Action::RemoveImage { .. }
+            | Action::SignalContainer { .. } => {}
             Action::CreateSandbox { spec } => self.create_sandbox(spec),
             Action::RemoveSandbox { id } => self.remove_sandbox(id),
             Action::CreateContainer { desired, replaces } => {
