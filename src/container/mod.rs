@@ -35,8 +35,8 @@ use crate::model::{OnChange, Project, Service};
 use crate::network::{Networks, SandboxRecord};
 use crate::state::StateRoot;
 
-pub use commit::CommitOptions;
 pub use crate::model::parse_signal;
+pub use commit::CommitOptions;
 pub use environment::INIT_PATH;
 pub use error::ContainerError;
 pub use filesystem::{Attributes, FileKind, FileSystem, UnpackOptions, Unpacked, pack, unpack};

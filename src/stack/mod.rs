@@ -18,6 +18,7 @@ mod ports;
 mod ps;
 mod request;
 mod stats;
+mod sync;
 mod top;
 mod up;
 mod watch;

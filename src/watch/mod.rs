@@ -4,10 +4,14 @@
 //! was there at the last look, so that a lost event, a replaced folder or a file written before its folder was watched
 //! makes no difference.
 
+mod develop;
 mod error;
+mod ignore;
 mod inputs;
 mod reload;
 mod source;
+mod tree;
 
+pub use develop::{Action, Batch, Changed, Develop, RuleError};
 pub use error::WatchError;
 pub use reload::Reloader;

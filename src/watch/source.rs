@@ -70,11 +70,16 @@ impl Source {
         Ok(is_wider)
     }
 
-    /// Watches one folder more; false if it is not there.
+    /// Watches one folder more; false if it is watched already or not there.
     pub(super) fn watch(&mut self, path: &Path) -> Result<bool, WatchError> {
         let Some(identity) = folder_identity(path) else {
             return Ok(false);
         };
+        match self.watched.get(path) {
+            Some(known) if *known == identity => return Ok(false),
+            Some(_) => self.forget(path),
+            None => {}
+        }
         match self.watcher.watch(path, RecursiveMode::NonRecursive) {
             Ok(()) => {
                 self.watched.insert(path.to_owned(), identity);
@@ -88,10 +93,16 @@ impl Source {
         }
     }
 
-    fn forget(&mut self, path: &Path) {
+    /// Watches a folder no more.
+    pub(super) fn forget(&mut self, path: &Path) {
         self.watched.remove(path);
         // The kernel has given it up by itself if the folder is gone.
         self.watcher.unwatch(path).ok();
+    }
+
+    #[cfg(test)]
+    pub(super) fn is_watched(&self, path: &Path) -> bool {
+        self.watched.contains_key(path)
     }
 
     /// The next change; pending if there is none. Cancel-safe.

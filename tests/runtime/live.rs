@@ -357,3 +357,85 @@ fn limits_labels_restart_policy_and_health_change_under_a_running_process() {
         let _down = project.compose("down").success();
     });
 }
+
+#[test]
+fn source_files_reach_a_container_without_its_help() {
+    World::run(|world| {
+        world.import_image("default");
+        let text = "services:
+  edited:
+    image: demo
+    init: true
+    command: sh -c 'echo run >>/runs; exec sleep 1005'
+    stop_grace_period: 0s
+    develop:
+      watch:
+        - {path: ./src, action: sync, target: /app, ignore: [skip/], initial_sync: true}
+        - {path: ./conf, action: sync+restart, target: /conf}
+        - {path: ./hook, action: sync+exec, target: /hook, exec: {command: [sh, -c, 'cat /hook/* >/hooked']}}
+        - {path: ./restart, action: restart}
+";
+        let project = world.project("live", text);
+        let folder = world.path("projects/live");
+        for name in ["src/deep", "src/skip", "conf", "hook", "restart"] {
+            fs::create_dir_all(folder.join(name)).unwrap();
+        }
+        project.write("src/deep/first", "1");
+        project.write("src/skip/never", "1");
+        let read = |path: &str| {
+            let words = ["exec", "-T", "edited", "cat", path];
+            project.command(words).run().stdout
+        };
+        let watch = project.command(["watch"]).start();
+        eventually("initial_sync", || read("/app/deep/first") == "1");
+
+        let owned = ["exec", "-T", "edited", "chown", "5:6", "/app/deep/first"];
+        let _owned = project.command(owned).run().success();
+        project.write("src/deep/first", "2");
+        fs::create_dir(folder.join("src/new")).unwrap();
+        project.write("src/new/second", "2");
+        eventually("a sync", || {
+            read("/app/deep/first") == "2" && read("/app/new/second") == "2"
+        });
+        let stat = [
+            "exec",
+            "-T",
+            "edited",
+            "stat",
+            "-c",
+            "%u:%g",
+            "/app/deep/first",
+        ];
+        assert_eq!(project.command(stat).run().success().stdout, "5:6\n");
+
+        fs::rename(folder.join("src/new"), folder.join("src/moved")).unwrap();
+        fs::remove_file(folder.join("src/deep/first")).unwrap();
+        eventually("a rename and a delete", || {
+            read("/app/moved/second") == "2"
+                && read("/app/new/second").is_empty()
+                && read("/app/deep/first").is_empty()
+        });
+        project.write("hook/file", "called");
+        eventually("a command", || read("/hooked") == "called");
+        project.write("conf/file", "new");
+        eventually("a restart after a sync", || {
+            read("/runs") == "run\nrun\n" && read("/conf/file") == "new"
+        });
+        project.write("restart/now", "");
+        eventually("a restart", || read("/runs") == "run\nrun\nrun\n");
+        assert_eq!(read("/app/skip/never"), "");
+
+        // An edit of the file makes a new container, which gets what the old one had.
+        project.write("compose.yaml", &text.replace("sleep 1005", "sleep 1006"));
+        eventually("a new container with the files", || {
+            read("/runs") == "run\n" && read("/app/moved/second") == "2"
+        });
+        watch.signal(Signal::INT);
+        let output = watch.finish();
+        assert!(
+            output.stderr.contains("Syncing service \"edited\""),
+            "{output}"
+        );
+        let _down = project.compose("down").success();
+    });
+}

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 use tokio::time::{MissedTickBehavior, interval};
 
-use super::super::watch::{Work, accept, update};
+use super::super::watch::{News, Sources, Work, accept, tell, update};
 use super::UpArgs;
 use crate::cli::drive::{FRAME, Interrupts};
 use crate::cli::error::{CommandError, ExitStatus};
@@ -79,6 +79,10 @@ struct Record {
 impl Session<'_> {
     pub(super) async fn run(mut self, ui: &mut Ui) -> Result<ExitStatus, CommandError> {
         let mut watch = self.watch.take();
+        let mut sources = match (&watch, self.stack.project()) {
+            (Some(_), Some(project)) => Some(Sources::new(ui, project)?),
+            _ => None,
+        };
         let mut interrupts = Interrupts::listen()?;
         let plan = self.stack.plan_up(&self.options).await?;
         let selection = FollowSelection {
@@ -148,11 +152,19 @@ impl Session<'_> {
                     if stage == Stage::Starting {
                         stage = Stage::Running;
                     }
+                    if let Some(sources) = sources.as_mut().filter(|_| stage == Stage::Running) {
+                        sources.supply(&stack).await?;
+                    }
                     follower.look().await?;
                     // What is followed may come to life again.
                     if watch.is_none() || stage != Stage::Running {
                         follower.until_over();
                     }
+                }
+                // Cancel-safe by contract.
+                news = next_news(&mut sources, &stack), if stage == Stage::Running => {
+                    let news = news?;
+                    renderer.above(ui, |ui| tell(ui, news));
                 }
                 // Cancel-safe by contract.
                 reloaded = next_reload(&mut watch), if stage == Stage::Running => {
@@ -169,6 +181,9 @@ impl Session<'_> {
                             renderer.above(ui, |ui| error.report(ui));
                             continue;
                         }
+                    }
+                    if let Some(sources) = &mut sources {
+                        sources.replace(ui, &project)?;
                     }
                     stack = Rc::new(stack.with_project(project));
                     // What is still being done for an earlier edit is given up between two steps.
@@ -297,6 +312,13 @@ impl Session<'_> {
             .copied()
             .or(record.cause)
             .map_or(ExitStatus::Success, ExitStatus::container))
+    }
+}
+
+async fn next_news(sources: &mut Option<Sources>, stack: &Rc<Stack>) -> Result<News, CommandError> {
+    match sources {
+        Some(sources) => sources.next(stack).await,
+        None => std::future::pending().await,
     }
 }
 

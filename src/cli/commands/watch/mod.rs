@@ -1,5 +1,7 @@
 //! `compose watch`
 
+mod sources;
+
 use std::pin::Pin;
 use std::rc::Rc;
 
@@ -17,6 +19,8 @@ use crate::cli::ui::Ui;
 use crate::model::Project;
 use crate::stack::{Reloaded, Stack, StackError, Watch};
 use crate::supervisor::protocol::{ProgressStatus, Reply, Request};
+
+pub(super) use self::sources::{News, Sources};
 
 /// What is being done for the last edit.
 pub(super) type Work<'a> = Pin<Box<dyn Future<Output = Result<(), StackError>> + 'a>>;
@@ -62,12 +66,20 @@ pub(crate) fn run(
     if context.ui.dry_run {
         return Ok(ExitStatus::Success);
     }
-    let watch = Watch::new(&load, &loaded, &options).map_err(StackError::from)?;
-    block_on(follow(&mut context.ui, stack, watch))
+    block_on(async {
+        let watch = Watch::new(&load, &loaded, &options).map_err(StackError::from)?;
+        let sources = Sources::new(&mut context.ui, project)?;
+        follow(&mut context.ui, stack, watch, sources).await
+    })
 }
 
 /// Follows the files until the user ends it.
-async fn follow(ui: &mut Ui, stack: Stack, mut watch: Watch) -> Result<ExitStatus, CommandError> {
+async fn follow(
+    ui: &mut Ui,
+    stack: Stack,
+    mut watch: Watch,
+    mut sources: Sources,
+) -> Result<ExitStatus, CommandError> {
     let mut interrupts = Interrupts::listen()?;
     let mut renderer = Renderer::new(ui, "watch");
     let mut frames = interval(FRAME);
@@ -75,6 +87,7 @@ async fn follow(ui: &mut Ui, stack: Stack, mut watch: Watch) -> Result<ExitStatu
     let (sender, mut replies) = unbounded_channel();
     let mut stack = Rc::new(stack);
     let mut work: Option<Work<'_>> = None;
+    sources.supply(&stack).await?;
     ui.note("Watch enabled");
     loop {
         tokio::select! {
@@ -92,7 +105,10 @@ async fn follow(ui: &mut Ui, stack: Stack, mut watch: Watch) -> Result<ExitStatu
                 }
                 renderer.finish(ui);
                 match result {
-                    Ok(()) => watch.settle(),
+                    Ok(()) => {
+                        watch.settle();
+                        sources.supply(&stack).await?;
+                    }
                     // The next edit may put it right.
                     Err(error) => {
                         CommandError::from(error).report(ui);
@@ -102,9 +118,15 @@ async fn follow(ui: &mut Ui, stack: Stack, mut watch: Watch) -> Result<ExitStatu
             // Cancel-safe: a frame that is lost is drawn by the next.
             _ = frames.tick(), if work.is_some() => renderer.tick(ui),
             // Cancel-safe by contract.
+            news = sources.next(&stack) => {
+                let news = news?;
+                renderer.above(ui, |ui| tell(ui, news));
+            }
+            // Cancel-safe by contract.
             reloaded = watch.next() => {
                 let reloaded = reloaded.map_err(StackError::from)?;
                 if let Some(project) = renderer.above(ui, |ui| accept(ui, reloaded)) {
+                    sources.replace(ui, &project)?;
                     stack = Rc::new(stack.with_project(project));
                     // What is still being done for an earlier edit is given up between two steps.
                     work = Some(update(&stack, watch.request(), sender.clone()));
@@ -151,6 +173,16 @@ pub(super) fn update<'a>(
         };
         stack.request(request, tell).await
     })
+}
+
+/// Shows what became of source files.
+pub(super) fn tell(ui: &mut Ui, news: News) {
+    match news {
+        News::Note(text) => ui.note(&text),
+        News::Failed(error) => {
+            CommandError::from(error).report(ui);
+        }
+    }
 }
 
 async fn next_result(work: &mut Option<Work<'_>>) -> Result<(), StackError> {
