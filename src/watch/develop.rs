@@ -213,7 +213,7 @@ impl Develop {
             .filter(|rule| rule.action.syncs())
             .filter_map(|rule| {
                 let mut found = Differences::default();
-                for path in rule.touched.iter() {
+                for path in &rule.touched {
                     if rule.tree.knows(path) {
                         found.present.insert(path.clone());
                     } else {
@@ -223,7 +223,7 @@ impl Develop {
                 if rule.initial_sync {
                     found.present.extend(rule.tree.paths().cloned());
                 }
-                let batch = rule.batch(found)?;
+                let batch = rule.batch(&found)?;
                 Some(Batch {
                     // It has just been started.
                     action: Action::Sync,
@@ -244,7 +244,7 @@ impl Develop {
                 let found = rule.look(&mut self.source)?;
                 rule.touched.extend(found.present.iter().cloned());
                 rule.touched.extend(found.gone.iter().cloned());
-                batches.extend(rule.batch(found));
+                batches.extend(rule.batch(&found));
             }
             if !batches.is_empty() {
                 return Ok(batches);
@@ -326,7 +326,7 @@ impl Rule {
         self.tree.look(&root, &self.filter, source)
     }
 
-    fn batch(&self, found: Differences) -> Option<Batch> {
+    fn batch(&self, found: &Differences) -> Option<Batch> {
         let change = |path: &PathBuf, gone| {
             let relative = self.filter.relative(path)?;
             let mut target = self.target.clone();

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::Metadata;
+use std::ops::Bound;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
@@ -88,23 +89,24 @@ impl Tree {
         }
         let known = self
             .known
-            .range::<Path, _>(path..)
+            .range::<Path, _>((Bound::Included(path), Bound::Unbounded))
             .take_while(|(known, _)| known.starts_with(path));
         let mut found = Differences::default();
         let mut forgotten = Vec::new();
         for (known, stamp) in known {
             let is_folder = *stamp == Stamp::Folder;
-            let stays = match now.get(known) {
-                Some(now) => is_folder == (*now == Stamp::Folder),
-                None => false,
-            };
+            let stays = now
+                .get(known)
+                .is_some_and(|now| is_folder == (*now == Stamp::Folder));
             if !stays {
                 forgotten.push(known.clone());
                 let is_covered = known
                     .ancestors()
                     .skip(1)
                     .any(|above| found.gone.contains(above));
-                if !is_covered {
+                // What a container has in the folder of the root beside is not ours to remove.
+                let is_root = is_folder && *known == self.root;
+                if !is_covered && !is_root {
                     found.gone.insert(known.clone());
                 }
                 if is_folder {
