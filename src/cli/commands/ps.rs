@@ -94,7 +94,8 @@ pub(crate) fn run(context: &mut Context, arguments: &PsArgs) -> Result<ExitStatu
     context.ui.data(&text)?;
     context.ui.flush()?;
     if let Some(live) = stack.live() {
-        if !arguments.quiet && !arguments.services {
+        let is_table = matches!(arguments.format.as_str(), "" | "table");
+        if is_table && !arguments.quiet && !arguments.services {
             context
                 .ui
                 .note("live: the supervisor follows the project's files");
