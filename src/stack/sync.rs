@@ -47,7 +47,7 @@ impl Stack {
                     "{count} changes at once; `ignore` leaves out what the service does not need"
                 ));
             }
-            failures.extend(self.copy(batch, &observed).await?);
+            failures.extend(self.copy_changes(batch, &observed).await?);
         }
         let restarted: BTreeSet<&String> = batches
             .iter()
@@ -87,7 +87,11 @@ impl Stack {
             .collect())
     }
 
-    async fn copy(&self, batch: &Batch, observed: &Observed) -> Result<Vec<Failure>, StackError> {
+    async fn copy_changes(
+        &self,
+        batch: &Batch,
+        observed: &Observed,
+    ) -> Result<Vec<Failure>, StackError> {
         let mut failures = Vec::new();
         let containers = observed.containers.iter().filter(|container| {
             container.service == batch.service
