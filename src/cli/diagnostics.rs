@@ -1,11 +1,14 @@
 //! Diagnostics as text: the line, a caret under the place, what would be right.
 
 use std::borrow::Cow;
+use std::fmt::Write as _;
 use std::path::Path;
 
 use annotate_snippets::renderer::DecorStyle;
 use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet};
+use serde::Serialize;
 
+use super::ui::paint;
 use crate::load::{Diagnostic, Label, Severity, Source, SourceMap};
 
 /// How to draw.
@@ -25,17 +28,79 @@ impl Default for Style {
     }
 }
 
+/// Diagnostics that are drawn; the others get a line each, so that the first stay in sight.
+const MOST_DRAWN: usize = 20;
+/// Diagnostics that are told at all.
+const MOST_TOLD: usize = 60;
+
 /// Draws diagnostics one after the other, with an empty line between them and a newline at the end.
-pub(crate) fn render(diagnostics: &[Diagnostic], sources: &SourceMap, style: Style) -> String {
+pub(crate) fn render<'d>(
+    diagnostics: impl IntoIterator<Item = &'d Diagnostic>,
+    sources: &SourceMap,
+    style: Style,
+) -> String {
     let mut out = String::new();
-    for (index, diagnostic) in diagnostics.iter().enumerate() {
-        if index > 0 {
-            out.push('\n');
+    let mut untold = 0_usize;
+    for (index, diagnostic) in diagnostics.into_iter().enumerate() {
+        match index {
+            0 => {}
+            1..=MOST_DRAWN => out.push('\n'),
+            MOST_TOLD.. => {
+                untold += 1;
+                continue;
+            }
+            _ => {}
         }
-        out.push_str(&render_one(diagnostic, sources, style));
-        out.push('\n');
+        if index < MOST_DRAWN {
+            out.push_str(&render_one(diagnostic, sources, style));
+            out.push('\n');
+        } else {
+            out.push_str(&brief(diagnostic, style));
+        }
+    }
+    if untold > 0 {
+        // Writing to a string cannot fail.
+        let _ = writeln!(out, "… and {untold} more");
     }
     out
+}
+
+/// A diagnostic on one line.
+fn brief(diagnostic: &Diagnostic, style: Style) -> String {
+    let level = match diagnostic.severity {
+        Severity::Error => paint(style.color, "1;31", "error:"),
+        Severity::Warning => paint(style.color, "1;33", "warning:"),
+    };
+    let place = diagnostic.labels.first().map_or_else(String::new, |label| {
+        format!("{}:{}:{}: ", label.file.display(), label.line, label.column)
+    });
+    format!("{level} {place}{}\n", visible(&diagnostic.message))
+}
+
+/// Diagnostics as data: a JSON object on a line for each. Beside the keys of [`Diagnostic`] there is
+/// `error` or `warning` with `true`, as in every line that `--progress json` writes.
+pub(crate) fn to_json_lines<'d>(diagnostics: impl IntoIterator<Item = &'d Diagnostic>) -> String {
+    #[derive(Serialize)]
+    struct Line<'d> {
+        #[serde(skip_serializing_if = "std::ops::Not::not")]
+        error: bool,
+        #[serde(skip_serializing_if = "std::ops::Not::not")]
+        warning: bool,
+        #[serde(flatten)]
+        diagnostic: &'d Diagnostic,
+    }
+    diagnostics
+        .into_iter()
+        .filter_map(|diagnostic| {
+            let line = Line {
+                error: diagnostic.severity == Severity::Error,
+                warning: diagnostic.severity == Severity::Warning,
+                diagnostic,
+            };
+            // Only a path that is no text cannot be written.
+            Some(serde_json::to_string(&line).ok()? + "\n")
+        })
+        .collect()
 }
 
 fn render_one(diagnostic: &Diagnostic, sources: &SourceMap, style: Style) -> String {
@@ -191,7 +256,7 @@ mod tests {
     #[test]
     fn a_long_range_is_marked_on_its_first_line() {
         let (diagnostic, sources) = diagnostic("é: 1\nb: 2\n", 4..10);
-        insta::assert_snapshot!(render(&[diagnostic], &sources, Style::default()), @r"
+        insta::assert_snapshot!(render([&diagnostic], &sources, Style::default()), @r"
         error: not \u{1b}[31mred
          --> compose.yaml:1:4
           |
@@ -206,10 +271,10 @@ mod tests {
         for start in 0..10 {
             for end in 0..10 {
                 let (diagnostic, sources) = diagnostic(text, start..end);
-                assert!(!render(&[diagnostic], &sources, Style::default()).is_empty());
+                assert!(!render([&diagnostic], &sources, Style::default()).is_empty());
             }
         }
         let (diagnostic, sources) = diagnostic("", 0..0);
-        assert!(!render(&[diagnostic], &sources, Style::default()).is_empty());
+        assert!(!render([&diagnostic], &sources, Style::default()).is_empty());
     }
 }

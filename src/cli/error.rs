@@ -136,7 +136,7 @@ impl CommandError {
         // What was printed before comes first.
         ui.flush().ok();
         let text = match ui.progress {
-            ProgressMode::Json => self.json(),
+            ProgressMode::Json if self.kind != ErrorKind::Rendered => self.json(),
             _ => self.text(ui.talk_color),
         };
         ui.talk(&text);

@@ -15,7 +15,6 @@ use crate::model::{Network, Project};
 use crate::network::{NetworkSpec, unsupported_options};
 use crate::stack::{Stack, StackOptions};
 use crate::state::StateRoot;
-use crate::supervisor::protocol::Failure;
 
 /// Steps of a supervisor that run at the same time; a limit that is not lower holds by itself.
 const PARALLEL: i64 = 8;
@@ -26,19 +25,19 @@ const DEFAULT_NAMESPACE: &str = "default";
 #[derive(Args, Clone, Debug, Default)]
 pub(crate) struct GlobalArgs {
     /// Compose configuration files; `-` is standard input
-    #[arg(short, long, value_name = "FILE", help_heading = GLOBAL)]
+    #[arg(short, long, value_name = "FILE", allow_hyphen_values = true, help_heading = GLOBAL)]
     pub file: Vec<PathBuf>,
     /// Project name
-    #[arg(short, long, value_name = "NAME", help_heading = GLOBAL)]
+    #[arg(short, long, value_name = "NAME", allow_hyphen_values = true, help_heading = GLOBAL)]
     pub project_name: Option<String>,
     /// Specify an alternate working directory (default: the path of the first compose file)
-    #[arg(long, value_name = "DIRECTORY", alias = "workdir", help_heading = GLOBAL)]
+    #[arg(long, value_name = "DIRECTORY", alias = "workdir", allow_hyphen_values = true, help_heading = GLOBAL)]
     pub project_directory: Option<PathBuf>,
     /// Specify an alternate environment file
-    #[arg(long, value_name = "FILE", help_heading = GLOBAL)]
+    #[arg(long, value_name = "FILE", allow_hyphen_values = true, help_heading = GLOBAL)]
     pub env_file: Vec<PathBuf>,
     /// Specify a profile to enable; `*` enables all
-    #[arg(long, value_name = "PROFILE", help_heading = GLOBAL)]
+    #[arg(long, value_name = "PROFILE", allow_hyphen_values = true, help_heading = GLOBAL)]
     pub profile: Vec<String>,
     /// Set type of progress output (auto, tty, plain, json, quiet)
     #[arg(long, value_name = "TYPE", env = "COMPOSE_PROGRESS", hide_env_values = true, help_heading = GLOBAL)]
@@ -176,8 +175,13 @@ impl Context {
         style(&self.ui)
     }
 
-    fn load_error(&mut self, error: &LoadError) -> CommandError {
-        load_error(&mut self.ui, error)
+    /// Whether talk is to be data.
+    pub(crate) fn talks_json(&self) -> bool {
+        self.ui.progress == ProgressMode::Json
+    }
+
+    fn load_error(&self, error: &LoadError) -> CommandError {
+        load_error(&self.ui, error)
     }
 
     /// For commands that can do without files: the project where files are named or no name is given, else only its
@@ -270,31 +274,22 @@ fn show_diagnostics(ui: &mut Ui, diagnostics: &[Diagnostic], sources: &SourceMap
     if diagnostics.is_empty() {
         return;
     }
-    if ui.progress == ProgressMode::Json {
-        for diagnostic in diagnostics {
-            ui.warn(&diagnostic.message);
-        }
+    let text = if ui.progress == ProgressMode::Json {
+        diagnostics::to_json_lines(diagnostics)
     } else {
-        let text = diagnostics::render(diagnostics, sources, style(ui));
-        ui.talk(&text);
-    }
+        diagnostics::render(diagnostics, sources, style(ui))
+    };
+    ui.talk(&text);
 }
 
-/// What is wrong with the files, for the user; what the loader warned of before is shown at once.
-pub(crate) fn load_error(ui: &mut Ui, error: &LoadError) -> CommandError {
-    show_diagnostics(ui, &error.warnings, &error.sources);
-    if ui.progress == ProgressMode::Json {
-        let failures = error.diagnostics.iter().map(|diagnostic| Failure {
-            hints: diagnostic.hints.clone(),
-            ..Failure::new("", diagnostic.to_string())
-        });
-        return CommandError::failed(failures.collect());
-    }
-    CommandError::rendered(diagnostics::render(
-        &error.diagnostics,
-        &error.sources,
-        style(ui),
-    ))
+/// What is wrong with the files, and what the loader warned of before, for the user.
+pub(crate) fn load_error(ui: &Ui, error: &LoadError) -> CommandError {
+    let all = error.warnings.iter().chain(&error.diagnostics);
+    CommandError::rendered(if ui.progress == ProgressMode::Json {
+        diagnostics::to_json_lines(all)
+    } else {
+        diagnostics::render(all, &error.sources, style(ui))
+    })
 }
 
 /// What of a network's definition takes no effect, by path in it.

@@ -212,7 +212,6 @@ fn mount(session: &mut Session<'_>, node: &mut Node, path: &Path<'_>) {
             }
             *node = mount_node(&short.mount, span);
         }
-        Err(_) if !session.options.interpolate => {}
         Err(error) => {
             let problem = Problem::error(format!("`{path}`: {error}")).at(span);
             session.error(match error {

@@ -49,9 +49,14 @@ pub(super) fn check(session: &mut Session<'_>, model: &Model) {
     }
     for (name, entry) in model.root.entries("secrets") {
         let secret = &entry.value;
-        let has = |key: &str| secret.get(key).is_some();
+        let has = |key: &str| {
+            secret
+                .get(key)
+                .is_some_and(|source| source.as_str() != Some(""))
+        };
         let is_external = secret.get("external").and_then(Node::as_bool) == Some(true);
-        if !is_external && !has("file") && !has("environment") {
+        let is_known = is_external || has("file") || has("environment");
+        if !is_known && !session.is_broken("secrets", name) {
             session.error(
                 Problem::error(format!("`secrets.{name}` does not say where it comes from"))
                     .at(entry.key)
@@ -88,7 +93,8 @@ impl<'m> Checker<'m> {
                 .get(key)
                 .is_some_and(|node| !node.is_null() && node.as_str() != Some(""))
         };
-        if !has("image") && !has("build") && !has("provider") {
+        let is_known = has("image") || has("build") || has("provider");
+        if !is_known && !session.is_broken("services", self.name) {
             session.error(
                 Problem::error(format!(
                     "service `{}` has neither an image nor a build",
@@ -127,6 +133,7 @@ impl<'m> Checker<'m> {
                 continue;
             };
             match self.other(target) {
+                None if session.is_section_broken("services") => {}
                 None => session.error(
                     Problem::error(format!(
                         "service `{name}` takes `{target}` as the context `{key}`, which is not defined"
@@ -134,13 +141,17 @@ impl<'m> Checker<'m> {
                     .at(entry.value.span)
                     .suggest(target, self.model.services().map(|(name, _)| name)),
                 ),
-                Some(other) if other.get("build").is_none() => session.error(
+                Some(other)
+                    if other.get("build").is_none() && !session.is_broken("services", target) =>
+                {
+                    session.error(
                     Problem::error(format!(
                         "service `{name}` takes `{target}` as the context `{key}`, which is not built"
                     ))
                     .at(entry.value.span)
                     .label(other.span, "no `build` here"),
-                ),
+                );
+                }
                 Some(_) => {}
             }
         }
@@ -189,6 +200,7 @@ impl<'m> Checker<'m> {
             && let Some(target) = mode.as_str().and_then(|text| text.strip_prefix("service:"))
             && self.other(target).is_none()
             && !self.model.disabled.contains(target)
+            && !session.is_section_broken("services")
         {
             session.error(
                 Problem::error(format!(
@@ -236,6 +248,9 @@ impl<'m> Checker<'m> {
             {
                 continue;
             }
+            if !is_disabled && session.is_section_broken("services") {
+                continue;
+            }
             let problem =
                 missing_dependency(self.name, dependency, entry.key, &self.model.disabled);
             session.error(if is_disabled {
@@ -253,7 +268,9 @@ impl<'m> Checker<'m> {
                 && let Some(name) = source.as_str().filter(|name| !name.is_empty())
             {
                 let looks_like_path = name.contains('/');
-                if !self.is_known("volumes", name) && looks_like_path {
+                let is_known =
+                    self.is_known("volumes", name) || session.is_section_broken("volumes");
+                if !is_known && looks_like_path {
                     session.error(
                         Problem::error(format!(
                             "service `{}` uses the volume `{name}`, which is not defined",
@@ -287,6 +304,7 @@ impl<'m> Checker<'m> {
                     let name = source.as_str().unwrap_or_default();
                     self.is_defined(session, section, what, name, source.span);
                 }
+                None if session.is_broken("services", self.name) => {}
                 None => session.error(
                     Problem::error(format!(
                         "service `{}` does not say which {what} it uses",
@@ -314,7 +332,7 @@ impl<'m> Checker<'m> {
         name: &str,
         span: Span,
     ) {
-        if self.is_known(section, name) {
+        if self.is_known(section, name) || session.is_section_broken(section) {
             return;
         }
         let names: Vec<&str> = self

@@ -4,13 +4,15 @@ use std::fmt;
 use std::ops::Range;
 use std::path::PathBuf;
 
+use indexmap::IndexMap;
+use indexmap::map::Entry;
 use serde::Serialize;
 
 use super::source::{Reason, SourceMap};
 use crate::model::Origin;
 use crate::yaml::Span;
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Severity {
     Error,
@@ -156,7 +158,7 @@ impl Problem {
         }
     }
 
-    fn place(&self) -> Span {
+    pub(super) fn place(&self) -> Span {
         self.labels.first().map_or(Span::NONE, |(span, _)| *span)
     }
 
@@ -187,13 +189,16 @@ impl Problem {
     }
 }
 
-/// Problems that are shown at once. Nobody reads more, and drawing them takes time.
+/// Problems that are told at once. Nobody reads more, and drawing them takes time.
 const MAX_SHOWN: usize = 200;
+/// Places that one of them has.
+const MAX_PLACES: usize = 20;
 
-/// Resolves problems to diagnostics, each once, in the order of their places.
+/// Resolves problems to diagnostics in the order of their places. What is wrong in the same way in
+/// several places is one diagnostic.
 pub(super) fn resolve(mut problems: Vec<Problem>, sources: &SourceMap) -> Vec<Diagnostic> {
     problems.sort_by_key(Problem::place);
-    let mut diagnostics: Vec<Diagnostic> = Vec::with_capacity(problems.len());
+    let mut diagnostics: IndexMap<(Severity, String), Diagnostic> = IndexMap::new();
     let (count, severity) = (
         problems.len(),
         problems.first().map(|problem| problem.severity),
@@ -205,19 +210,36 @@ pub(super) fn resolve(mut problems: Vec<Problem>, sources: &SourceMap) -> Vec<Di
                 Some(Severity::Warning) => Problem::warning(message),
                 _ => Problem::error(message),
             };
-            diagnostics.push(rest.resolve(sources));
+            let rest = rest.resolve(sources);
+            diagnostics.insert((rest.severity, rest.message.clone()), rest);
             break;
         }
         let diagnostic = problem.resolve(sources);
-        // Two phases may find the same thing wrong.
-        let is_known = diagnostics
-            .iter()
-            .any(|other| other.message == diagnostic.message && other.labels == diagnostic.labels);
-        if !is_known {
-            diagnostics.push(diagnostic);
+        match diagnostics.entry((diagnostic.severity, diagnostic.message.clone())) {
+            Entry::Vacant(entry) => {
+                entry.insert(diagnostic);
+            }
+            Entry::Occupied(mut entry) => {
+                let known = entry.get_mut();
+                for mut label in diagnostic.labels {
+                    if known.labels.len() == MAX_PLACES {
+                        break;
+                    }
+                    let is_known = known
+                        .labels
+                        .iter()
+                        .any(|other| (&other.file, &other.range) == (&label.file, &label.range));
+                    if !is_known {
+                        if label.text.is_empty() {
+                            "and here".clone_into(&mut label.text);
+                        }
+                        known.labels.push(label);
+                    }
+                }
+            }
         }
     }
-    diagnostics
+    diagnostics.into_values().collect()
 }
 
 fn chain(place: Span, sources: &SourceMap) -> Vec<Link> {

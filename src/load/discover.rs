@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::diagnostic::Problem;
 use super::dotenv::Variables;
+use super::include::{is_remote, remote};
 use super::paths::clean;
 use super::session::{Outcome, Session};
 
@@ -46,6 +47,12 @@ pub(super) fn files(session: &mut Session<'_>, environment: &Variables) -> Outco
             clean(&base.join(file))
         }
     };
+    for file in &session.options.files {
+        let text = file.to_string_lossy();
+        if is_remote(&text) && !base.join(file).exists() {
+            return session.fail(remote(&text).hint("fetch it first, then give the local copy"));
+        }
+    }
     if !session.options.files.is_empty() {
         return Ok(session
             .options

@@ -1,6 +1,7 @@
 //! Files of variables: `.env`, `env_file`, `label_file`.
 
 use std::borrow::Cow;
+use std::collections::HashMap;
 
 use indexmap::IndexMap;
 
@@ -37,15 +38,20 @@ const MAX_BYTES: usize = 64 << 20;
 /// Variables in the order in which they were first set.
 pub type Variables = IndexMap<String, String>;
 
-/// Reads a file of variables into `variables`. References are looked up with `lookup`, then in
-/// `variables`. Names of unset variables are handed to `unset` with their line.
+/// Where variables were set: the line of each, from 1.
+pub type Lines = HashMap<String, u32>;
+
+/// Reads a file of variables into `variables` and returns the lines that set them. References are
+/// looked up with `lookup`, then in `variables`. Names of unset variables are handed to `unset` with
+/// their line.
 pub fn parse<'v>(
     text: &str,
     variables: &mut Variables,
     lookup: &dyn Fn(&str) -> Option<&'v str>,
     unset: &mut dyn FnMut(&str, u32),
-) -> Result<(), DotenvError> {
+) -> Result<Lines, DotenvError> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    let mut lines = Lines::new();
     let mut parser = Parser {
         rest: text,
         line: 1,
@@ -58,9 +64,11 @@ pub fn parse<'v>(
         if !has_value {
             if let Some(value) = lookup(name) {
                 variables.insert(name.to_owned(), value.to_owned());
+                lines.insert(name.to_owned(), line);
             }
             continue;
         }
+        lines.insert(name.to_owned(), line);
         let value = match parser.value().map_err(fail)? {
             Raw::Literal(value) => value,
             Raw::Template(template) => {
@@ -78,7 +86,7 @@ pub fn parse<'v>(
         }
         variables.insert(name.to_owned(), value);
     }
-    Ok(())
+    Ok(lines)
 }
 
 /// Reads a file as `docker run --env-file` does: everything behind the first `=` is the value.
@@ -86,8 +94,9 @@ pub fn parse_raw<'v>(
     text: &str,
     variables: &mut Variables,
     lookup: &dyn Fn(&str) -> Option<&'v str>,
-) -> Result<(), DotenvError> {
+) -> Result<Lines, DotenvError> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    let mut lines = Lines::new();
     for (line, number) in text.lines().zip(1..) {
         let line = line.trim_start();
         if line.is_empty() || line.starts_with('#') {
@@ -109,9 +118,10 @@ pub fn parse_raw<'v>(
         }
         if let Some(value) = value.or_else(|| lookup(name)) {
             variables.insert(name.to_owned(), value.to_owned());
+            lines.insert(name.to_owned(), number);
         }
     }
-    Ok(())
+    Ok(lines)
 }
 
 struct Scope<'a, 'v> {

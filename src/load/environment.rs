@@ -1,5 +1,6 @@
 //! Variables for interpolation: the process environment over files of variables.
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use super::diagnostic::Problem;
@@ -22,15 +23,11 @@ pub(super) fn of_process(session: &Session<'_>) -> Variables {
 }
 
 /// The files of variables that are asked for, or the `.env` of `directory`.
-pub(super) fn files(
-    session: &mut Session<'_>,
-    environment: &Variables,
-    directory: &Path,
-) -> Outcome<Vec<(PathBuf, Span)>> {
+pub(super) fn files(session: &mut Session<'_>, directory: &Path) -> Outcome<Vec<(PathBuf, Span)>> {
     let given: Vec<PathBuf> = if session.options.env_files.is_empty() {
-        environment
-            .get("COMPOSE_ENV_FILES")
-            .into_iter()
+        // One in a file of variables would come too late.
+        let list = session.options.environment.get("COMPOSE_ENV_FILES");
+        list.into_iter()
             .flat_map(|files| files.split(','))
             .filter(|file| !file.is_empty())
             .map(PathBuf::from)
@@ -90,6 +87,7 @@ pub(super) fn add_files(
     files: &[(PathBuf, Span)],
 ) -> Outcome<()> {
     let mut variables = Variables::new();
+    let mut places = HashMap::new();
     for (file, asked_at) in files {
         if file.is_dir() {
             let display = session.display(file);
@@ -102,26 +100,33 @@ pub(super) fn add_files(
             );
         }
         let id = session.read_variables(file, *asked_at)?;
-        parse_file(session, id, &mut variables, None, &|name| {
+        let set = parse_file(session, id, &mut variables, None, &|name| {
             environment.get(name).map(String::as_str)
         })?;
+        places.extend(set);
     }
     for (name, value) in variables {
-        environment.entry(name).or_insert(value);
+        if environment.contains_key(&name) {
+            continue;
+        }
+        if let Some(place) = places.remove(&name) {
+            session.trace.set(&name, &value, place);
+        }
+        environment.insert(name, value);
     }
     Ok(())
 }
 
-/// Parses a file of variables that was read into `variables`.
+/// Parses a file of variables that was read into `variables`; returns where it sets them.
 pub(super) fn parse_file<'v>(
     session: &mut Session<'_>,
     file: FileId,
     variables: &mut Variables,
     format: Option<&str>,
     lookup: &dyn Fn(&str) -> Option<&'v str>,
-) -> Outcome<()> {
+) -> Outcome<HashMap<String, Span>> {
     let Some(source) = session.sources.get(file) else {
-        return Ok(());
+        return Ok(HashMap::new());
     };
     let mut unset = Vec::new();
     let result = if format == Some("raw") {
@@ -131,25 +136,28 @@ pub(super) fn parse_file<'v>(
             unset.push((name.to_owned(), line_span(source, file, line)));
         })
     };
-    let failure = result.err().map(|error| {
-        let span = line_span(source, file, error.line);
-        let problem = Problem::error(error.to_string()).at(span);
-        match error.kind {
-            DotenvErrorKind::Unclosed => problem.hint("close the quote"),
-            DotenvErrorKind::Template(TemplateError::TooLong) => problem,
-            DotenvErrorKind::Template(_) => {
-                problem.hint("write `$$` for a dollar sign, or put the value in single quotes")
-            }
-            _ => problem,
+    let result = match result {
+        Ok(lines) => Ok(lines
+            .into_iter()
+            .map(|(name, line)| (name, line_span(source, file, line)))
+            .collect()),
+        Err(error) => {
+            let span = line_span(source, file, error.line);
+            let problem = Problem::error(error.to_string()).at(span);
+            Err(match error.kind {
+                DotenvErrorKind::Unclosed => problem.hint("close the quote"),
+                DotenvErrorKind::Template(TemplateError::TooLong) => problem,
+                DotenvErrorKind::Template(_) => {
+                    problem.hint("write `$$` for a dollar sign, or put the value in single quotes")
+                }
+                _ => problem,
+            })
         }
-    });
+    };
     for (name, span) in unset {
         session.warn_unset(&name, span);
     }
-    match failure {
-        Some(problem) => session.fail(problem),
-        None => Ok(()),
-    }
+    result.or_else(|problem| session.fail(problem))
 }
 
 /// The text of a line, without the white space around it.

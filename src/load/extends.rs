@@ -8,7 +8,7 @@ use super::canonical;
 use super::diagnostic::Problem;
 use super::dotenv::Variables;
 use super::files::Scope;
-use super::include::is_remote;
+use super::include::{is_remote, remote};
 use super::interpolate;
 use super::merge;
 use super::path::Path as NodePath;
@@ -55,22 +55,16 @@ pub(super) fn apply(
     resets: &[Vec<String>],
     path: &Path,
     scope: &Scope,
-) -> Outcome<()> {
-    let Some(section) = document.get_mut("services") else {
-        return Ok(());
-    };
+) {
     // The check of the schema reports a section of another kind.
-    let Some(services) = section.as_mapping_mut() else {
-        return Ok(());
+    let Some(services) = document.get_mut("services").and_then(Node::as_mapping_mut) else {
+        return;
     };
     let names: Vec<String> = services
         .iter()
         .filter(|(_, entry)| entry.value.get("extends").is_some())
         .map(|(name, _)| name.to_owned())
         .collect();
-    if names.is_empty() {
-        return Ok(());
-    }
     for name in names {
         // Each service is tried, so that all that is wrong is found.
         let mut visits = Vec::new();
@@ -78,9 +72,12 @@ pub(super) fn apply(
         if outcome.is_err() {
             let failed = visits.into_iter().map(|visit| (visit.file, visit.service));
             session.extends.failed.extend(failed);
+            session.mark_broken(&NodePath::ROOT.key("services").key(&name));
+            if let Some(service) = services.get_mut(&name).and_then(Node::as_mapping_mut) {
+                service.remove("extends");
+            }
         }
     }
-    session.checkpoint()
 }
 
 /// Resolves `extends` of the service `name`, which `file` defines.
@@ -191,8 +188,8 @@ fn resolve(
         return Ok(());
     };
     session.spend_copies(base.count(), span)?;
-    merge::reset_below(&mut base, &["services", name], resets);
     let mut over = std::mem::take(service);
+    merge::reset_below(&mut base, &mut over, &["services", name], resets);
     if let Some(mapping) = over.as_mapping_mut() {
         mapping.remove("extends");
     }
@@ -249,7 +246,7 @@ fn read(
 ) -> Outcome<Base> {
     if is_remote(text) {
         return session.fail(
-            Problem::error(format!("`{text}` is not a local file"))
+            remote(text)
                 .at(span)
                 .hint("fetch it first, then extend from the local copy"),
         );
@@ -257,6 +254,7 @@ fn read(
     let display = session.display(path);
     let id = session.read(path, &display, Reason::Extends(span), span)?;
     let documents = session.parse(id)?;
+    let errors = session.errors.len();
     let mut root = Node::mapping(Mapping::new(), Span::NONE);
     let mut marks = Vec::new();
     for document in documents {
@@ -267,20 +265,20 @@ fn read(
         super::files::expect_mapping(session, &added)?;
         if session.options.interpolate {
             interpolate::document(session, &mut added, &scope.environment);
-            session.checkpoint()?;
+            session.checkpoint_since(errors)?;
         }
-        merge::reset(&mut root, &resets);
+        merge::reset(&mut root, &mut added, &resets);
         merge::merge(session, &mut root, added, Some(&ROOT), &NodePath::ROOT);
         unique::enforce(&mut root, Some(&ROOT));
         canonical::document(session, &mut root);
-        session.checkpoint()?;
+        session.checkpoint_since(errors)?;
         unique::enforce(&mut root, Some(&ROOT));
         marks = resets;
     }
     let directory = path.parent().unwrap_or(path);
     let prefix = relative(&scope.directory, directory);
     paths::resolve(session, &mut root, &prefix);
-    session.checkpoint()?;
+    session.checkpoint_since(errors)?;
     let services = root
         .as_mapping_mut()
         .and_then(|mapping| mapping.remove("services"));

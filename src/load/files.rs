@@ -8,9 +8,7 @@ use super::dotenv::Variables;
 use super::path::Path as NodePath;
 use super::schema::ROOT;
 use super::session::{Failed, Outcome, Session};
-use super::{
-    canonical, extends, include, interpolate, merge, paths, semantic, unique, validate, values,
-};
+use super::{canonical, extends, include, interpolate, merge, paths, semantic, unique, validate};
 use crate::yaml::{Document, Mapping, Node, Span, Value};
 
 /// A file whose documents were read.
@@ -49,7 +47,6 @@ pub(super) fn load(session: &mut Session<'_>, files: Vec<File>, scope: &Scope) -
     if scope.resolve_paths {
         paths::resolve(session, &mut root, &scope.prefix);
     }
-    session.checkpoint()?;
     resolve_environment(session, &mut root, &scope.environment);
     Ok(root)
 }
@@ -67,16 +64,17 @@ fn add(
         resets,
     } = document;
     expect_mapping(session, &added)?;
+    let errors = session.errors.len();
     if session.options.interpolate {
         interpolate::document(session, &mut added, &scope.environment);
     }
     // Values that could not be interpolated must not name files to read.
     if refers_to_files(&added) {
-        session.checkpoint()?;
+        session.checkpoint_since(errors)?;
     }
-    include::apply(session, &mut added, &resets, path, scope)?;
-    merge::reset(root, &resets);
-    extends::apply(session, &mut added, &resets, path, scope)?;
+    include::apply(session, &mut added, &resets, path, scope);
+    merge::reset(root, &mut added, &resets);
+    extends::apply(session, &mut added, &resets, path, scope);
     merge::merge(session, root, added, Some(&ROOT), &NodePath::ROOT);
     unique::enforce(root, Some(&ROOT));
     validate::document(session, root);
@@ -90,11 +88,6 @@ fn add(
         );
     }
     canonical::document(session, root);
-    if session.checkpoint().is_err() {
-        // What else is wrong can be said in the same breath.
-        values::document(session, root);
-        return Err(Failed);
-    }
     unique::enforce(root, Some(&ROOT));
     Ok(())
 }

@@ -28,24 +28,27 @@ pub(super) fn apply(
     resets: &[Vec<String>],
     path: &Path,
     scope: &Scope,
-) -> Outcome<()> {
+) {
     let Some(list) = document
         .as_mapping_mut()
         .and_then(|mapping| mapping.remove("include"))
     else {
-        return Ok(());
+        return;
     };
-    for include in entries(session, &list)? {
-        let imported = load(session, &include, path, scope)?;
-        import(session, document, imported, resets);
-        session.checkpoint()?;
+    let errors = session.errors.len();
+    for include in entries(session, &list) {
+        if let Ok(imported) = load(session, &include, path, scope) {
+            import(session, document, imported, resets);
+        }
     }
-    Ok(())
+    if session.checkpoint_since(errors).is_err() {
+        session.mark_incomplete();
+    }
 }
 
-fn entries(session: &mut Session<'_>, list: &Node) -> Outcome<Vec<Include>> {
+fn entries(session: &mut Session<'_>, list: &Node) -> Vec<Include> {
     if list.is_null() {
-        return Ok(Vec::new());
+        return Vec::new();
     }
     let Some(items) = list.as_sequence() else {
         let problem =
@@ -54,15 +57,14 @@ fn entries(session: &mut Session<'_>, list: &Node) -> Outcome<Vec<Include>> {
             Some(text) => problem.hint(format!("write `include: [{text}]`")),
             None => problem,
         };
-        return session.fail(problem);
+        session.error(problem);
+        return Vec::new();
     };
-    let includes = items
+    items
         .iter()
         .enumerate()
         .filter_map(|(index, item)| entry(session, item, index))
-        .collect();
-    session.checkpoint()?;
-    Ok(includes)
+        .collect()
 }
 
 fn entry(session: &mut Session<'_>, item: &Node, index: usize) -> Option<Include> {
@@ -139,6 +141,16 @@ pub(super) fn is_remote(path: &str) -> bool {
         || path.contains("://")
 }
 
+/// The error for a file on another machine.
+pub(super) fn remote(path: &str) -> Problem {
+    let what = if path.starts_with("oci://") {
+        "an artifact in a registry"
+    } else {
+        "not a local file"
+    };
+    Problem::error(format!("`{path}` is {what}, and only local files are read"))
+}
+
 fn load(session: &mut Session<'_>, include: &Include, from: &Path, scope: &Scope) -> Outcome<Node> {
     if scope.included.len() >= MAX_DEPTH {
         let message = format!("files include each other more than {MAX_DEPTH} deep");
@@ -191,7 +203,7 @@ fn load(session: &mut Session<'_>, include: &Include, from: &Path, scope: &Scope
     for (file, span) in &include.files {
         if is_remote(file) {
             return session.fail(
-                Problem::error(format!("`{file}` is not a local file"))
+                remote(file)
                     .at(*span)
                     .hint("fetch it first, then include the local copy"),
             );
@@ -302,7 +314,7 @@ fn import(session: &mut Session<'_>, document: &mut Node, imported: Node, resets
             if *own == entry.value {
                 continue;
             }
-            merge::reset_below(&mut entry.value, &[&section, &name], resets);
+            merge::reset_below(&mut entry.value, own, &[&section, &name], resets);
             let over = std::mem::replace(own, entry.value);
             let schema = schema.and_then(|schema| schema.child(&name));
             merge::merge(session, own, over, schema, &path.key(&name));

@@ -8,6 +8,7 @@ use super::path::Path;
 use super::schema::{Cast, ROOT, Schema};
 use super::session::{Failed, Outcome, Session};
 use super::template::{Lookup, TemplateError, substitute};
+use crate::model::without_separators;
 use crate::yaml::{Node, Span, Value, resolve_plain};
 
 /// Replaces variables in all values of a document; keys stay as they are.
@@ -40,7 +41,7 @@ fn walk(
             if cast != Cast::None {
                 match convert(session, template, cast, span, path) {
                     Ok(value) => node.value = value,
-                    Err(problem) => session.error(*problem),
+                    Err(problem) => session.last_error(*problem, span),
                 }
             }
         }
@@ -115,7 +116,8 @@ fn text_at(
         };
         session.warn_unset(&name, place);
     }
-    result.or_else(|error| {
+    session.trace.interpolated(span, template, environment);
+    result.map_err(|error| {
         let problem = match &error {
             TemplateError::Invalid { text, .. } => {
                 let place = session.sub_span(span, text);
@@ -132,7 +134,8 @@ fn text_at(
                     .hint(format!("set `{name}` in the environment or in `.env`"))
             }
         };
-        session.fail(problem)
+        session.last_error(problem, span);
+        Failed
     })
 }
 
@@ -153,11 +156,10 @@ fn convert(
             .map(Value::Int)
             .map_err(|_| wrong("an integer")),
         Cast::Number => match resolve_plain(text) {
-            Value::Int(_) | Value::Unsigned(_) | Value::Float(_) if text.parse::<f64>().is_ok() => {
-                text.parse()
-                    .map(Value::Float)
-                    .map_err(|_| wrong("a number"))
-            }
+            Value::Int(_) | Value::Unsigned(_) | Value::Float(_) => without_separators(text)
+                .parse()
+                .map(Value::Float)
+                .map_err(|_| wrong("a number")),
             _ => Err(wrong("a number")),
         },
         Cast::Boolean => boolean(session, text, span)

@@ -6,37 +6,42 @@ use super::schema::{Merge, Schema};
 use super::session::Session;
 use crate::yaml::{Entry, Mapping, Node, Span, Value};
 
-/// Drops from `base` everything that `!reset` or `!override` marks.
-pub(super) fn reset(base: &mut Node, marks: &[Vec<String>]) {
+/// Drops from `base` everything that `!reset` or `!override` marks in `over`.
+pub(super) fn reset(base: &mut Node, over: &mut Node, marks: &[Vec<String>]) {
     for mark in marks {
-        reset_one(base, mark);
+        reset_one(base, Some(over), mark);
     }
 }
 
-fn reset_one(node: &mut Node, mark: &[String]) {
-    let Some(mapping) = node.as_mapping_mut() else {
+fn reset_one(base: &mut Node, over: Option<&mut Node>, mark: &[String]) {
+    let Some(mapping) = base.as_mapping_mut() else {
         return;
     };
-    match mark {
-        [] => {}
-        [key] => {
-            mapping.remove(key);
+    let Some((key, rest)) = mark.split_first() else {
+        return;
+    };
+    let over = over.and_then(|over| over.get_mut(key));
+    if rest.is_empty() {
+        if let (Some(dropped), Some(over)) = (mapping.remove(key), over) {
+            over.overrides(&dropped);
         }
-        [key, rest @ ..] => {
-            if let Some(child) = mapping.get_mut(key) {
-                reset_one(child, rest);
-            }
-        }
+    } else if let Some(child) = mapping.get_mut(key) {
+        reset_one(child, over, rest);
     }
 }
 
-/// As [`reset`], for a node that stands at `prefix` in the marked tree.
-pub(super) fn reset_below(base: &mut Node, prefix: &[&str], marks: &[Vec<String>]) {
+/// As [`reset`], for nodes that stand at `prefix` in the marked tree.
+pub(super) fn reset_below(
+    base: &mut Node,
+    over: &mut Node,
+    prefix: &[&str],
+    marks: &[Vec<String>],
+) {
     for mark in marks {
         let below = mark.len() > prefix.len()
             && mark.iter().zip(prefix).all(|(step, wanted)| step == wanted);
         if below {
-            reset_one(base, &mark[prefix.len()..]);
+            reset_one(base, Some(over), &mark[prefix.len()..]);
         }
     }
 }

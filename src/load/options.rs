@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::diagnostic::Diagnostic;
 use super::render;
 use super::source::SourceMap;
+use super::trace::{Trace, TracedValue};
 use super::variables::{Variable, variables};
 use crate::model::Project;
 use crate::yaml::{self, Node};
@@ -51,6 +52,8 @@ pub struct LoadOptions {
     pub read_all_env_files: bool,
     /// Keep networks, volumes, configs, secrets and models that no service uses.
     pub all_resources: bool,
+    /// Note which variables made which values, for [`Loaded::to_trace_yaml`].
+    pub trace: bool,
     /// Names with `_` in them, as the first Compose made them.
     pub compatibility: bool,
 }
@@ -75,6 +78,7 @@ impl Default for LoadOptions {
             resolve_env: true,
             read_all_env_files: false,
             all_resources: false,
+            trace: false,
             compatibility: false,
         }
     }
@@ -91,6 +95,7 @@ pub struct Loaded {
     pub inputs: BTreeSet<PathBuf>,
     /// The canonical tree, of which `config` prints a view.
     pub(super) tree: Node,
+    pub(super) trace: Trace,
 }
 
 impl Loaded {
@@ -110,6 +115,19 @@ impl Loaded {
             .filter(|(name, _)| is_needed(name))
             .map(|(name, value)| (name.clone(), value.clone()))
             .collect()
+    }
+
+    /// The project as [`Self::to_yaml`], with a comment behind every value that says where it was
+    /// written, what it overrode and which variables it was made with.
+    pub fn to_trace_yaml(&self) -> String {
+        let view = render::project(&self.tree, &self.project, render::Format::Yaml);
+        self.trace.to_yaml(view, &self.sources)
+    }
+
+    /// The same as data: an entry for each value.
+    pub fn traced(&self) -> Vec<TracedValue> {
+        let view = render::project(&self.tree, &self.project, render::Format::Yaml);
+        self.trace.values(&view, &self.sources)
     }
 
     /// The project as `config` prints it in YAML, before `$` is doubled.

@@ -37,6 +37,16 @@ impl<'p> Path<'p> {
         }
     }
 
+    /// The first two keys: a section and the name of a resource in it.
+    pub(super) fn resource(&self) -> (Option<&'p str>, Option<&'p str>) {
+        let (section, name) = self.parent.map_or((None, None), Self::resource);
+        match (self.step, section, name) {
+            (Step::Key(key), None, None) => (Some(key), None),
+            (Step::Key(key), Some(section), None) => (Some(section), Some(key)),
+            _ => (section, name),
+        }
+    }
+
     /// The last key.
     pub(super) fn name(&self) -> &'p str {
         match self.step {

@@ -25,6 +25,7 @@ pub fn load(options: &LoadOptions) -> Result<Loaded, LoadError> {
             warnings: resolve(session.warnings, &session.sources),
             sources: session.sources,
             tree,
+            trace: session.trace,
         }),
         Err(_) => Err(session.into_error()),
     }
@@ -33,7 +34,11 @@ pub fn load(options: &LoadOptions) -> Result<Loaded, LoadError> {
 /// The merged tree before texts are given types, as `config --no-interpolate` prints it.
 pub fn load_raw(options: &LoadOptions) -> Result<RawProject, LoadError> {
     let mut session = Session::new(options);
-    match tree(&mut session) {
+    let tree = tree(&mut session).and_then(|tree| {
+        session.checkpoint()?;
+        Ok(tree)
+    });
+    match tree {
         Ok(tree) => Ok(RawProject { tree: tree.root }),
         Err(_) => Err(session.into_error()),
     }
@@ -85,7 +90,7 @@ fn first_environment(session: &mut Session<'_>) -> Outcome<FirstEnvironment> {
     let mut variables = environment::of_process(session);
     let given = session.options.files.clone();
     let directory = discover::directory(session, &given);
-    let files = environment::files(session, &variables, &directory)?;
+    let files = environment::files(session, &directory)?;
     environment::add_files(session, &mut variables, &files)?;
     Ok(FirstEnvironment {
         variables,
@@ -104,7 +109,7 @@ fn prepare(session: &mut Session<'_>) -> Outcome<Start> {
     // The files may be elsewhere than the start, with a `.env` beside them.
     let directory = discover::directory(session, &files);
     if directory != first_directory {
-        let more = environment::files(session, &environment, &directory)?;
+        let more = environment::files(session, &directory)?;
         if more != env_files && !more.is_empty() {
             environment::add_files(session, &mut environment, &more)?;
             env_files = more;
@@ -185,6 +190,7 @@ fn tree(session: &mut Session<'_>) -> Outcome<Tree> {
         .collect();
     let mut root = files::load(session, files, &scope)?;
     if root.as_mapping().is_none_or(Mapping::is_empty) {
+        session.checkpoint()?;
         return session
             .fail(Problem::error("the Compose file is empty").expected("a section `services:`"));
     }
@@ -207,25 +213,25 @@ fn load_in(session: &mut Session<'_>) -> Outcome<(crate::model::Project, Node)> 
     if session.options.check_consistency {
         grammar::check(session, &tree.root);
     }
-    session.checkpoint()?;
 
     let options = session.options;
     let profiles = if options.profiles.is_empty() {
         tree.environment
             .get("COMPOSE_PROFILES")
-            .into_iter()
-            .flat_map(|profiles| profiles.split(','))
+            .map_or("", String::as_str)
+            .split(',')
+            // Without a variable this is the empty profile, as a service may have it.
             .map(|profile| profile.trim().to_owned())
-            .filter(|profile| !profile.is_empty())
             .collect()
     } else {
         options.profiles.clone()
     };
     let mut model = Model::new(tree.root, profiles);
+    model.check_profiles(session);
     if options.check_consistency {
         checks::check(session, &model);
-        session.checkpoint()?;
     }
+    session.checkpoint()?;
     if options.read_all_env_files {
         model.read_files(session, &tree.environment, options.resolve_env)?;
     }

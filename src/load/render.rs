@@ -14,7 +14,8 @@ pub(super) enum Format {
 pub(super) fn project(tree: &Node, project: &Project, format: Format) -> Node {
     let mut view = object(tree, &ROOT, format);
     if let Some(view) = view.as_mapping_mut() {
-        view.set("name", Node::string(&project.name, Span::NONE));
+        let span = tree.get("name").map_or(Span::NONE, |name| name.span);
+        view.set("name", Node::string(&project.name, span));
         if format == Format::Json {
             *view = sorted(std::mem::take(view), format);
         } else if let Some(name) = view.remove("name") {
@@ -83,7 +84,7 @@ fn object(node: &Node, schema: &'static Schema, format: Format) -> Node {
             view.set(&key, plain(value, format));
         }
     }
-    Node::mapping(view, Span::NONE)
+    Node::mapping(view, node.span)
 }
 
 /// What is printed for an attribute that is always there but was not written.
@@ -98,7 +99,14 @@ fn zero(schema: &Schema) -> Node {
 }
 
 fn render(node: &Node, schema: &'static Schema, format: Format) -> Node {
-    let text = |text: String| Node::string(text, Span::NONE);
+    let mut printed = render_value(node, schema, format);
+    printed.span = node.span;
+    printed.overridden.clone_from(&node.overridden);
+    printed
+}
+
+fn render_value(node: &Node, schema: &'static Schema, format: Format) -> Node {
+    let text = |text: String| Node::string(text, node.span);
     match (schema.form, &node.value) {
         // A resource of which nothing is said is still a resource.
         (_, Value::Null) if schema.printed_if_null => object(node, schema, format),
@@ -107,21 +115,21 @@ fn render(node: &Node, schema: &'static Schema, format: Format) -> Node {
         (Form::Bytes, Value::Int(bytes)) => text(bytes.to_string()),
         (Form::Mode, Value::Int(mode)) => text(format!("0{mode:o}")),
         (Form::Hosts, Value::Mapping(hosts)) => {
-            let mut lines: Vec<String> = hosts
+            let mut lines: Vec<(String, Span)> = hosts
                 .iter()
                 .flat_map(|(host, entry)| {
-                    entry
-                        .value
-                        .as_sequence()
-                        .unwrap_or_default()
-                        .iter()
-                        .map(move |address| {
-                            format!("{host}={}", address.as_str().unwrap_or_default())
-                        })
+                    let addresses = entry.value.as_sequence().unwrap_or_default().iter();
+                    addresses.map(move |address| {
+                        let line = format!("{host}={}", address.as_str().unwrap_or_default());
+                        (line, address.span)
+                    })
                 })
                 .collect();
             lines.sort();
-            let items = lines.into_iter().map(text).collect();
+            let items = lines
+                .into_iter()
+                .map(|(line, span)| Node::string(line, span))
+                .collect();
             Node::sequence(items, Span::NONE)
         }
         (Form::Ssh, Value::Mapping(keys)) => {
@@ -188,7 +196,11 @@ pub(super) fn plain(node: &Node, format: Format) -> Node {
         }
         other => other.clone(),
     };
-    Node::new(value, Span::NONE)
+    Node {
+        span: node.span,
+        value,
+        overridden: node.overridden.clone(),
+    }
 }
 
 fn is_empty(node: &Node) -> bool {

@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
 
-use super::diagnostic::Problem;
+use super::diagnostic::{Problem, closest};
 use super::dotenv::Variables;
 use super::environment;
 use super::session::{Outcome, Session};
@@ -71,6 +71,27 @@ impl Model {
             target.insert(name, entry);
         }
         self.put_services(services);
+    }
+
+    /// Warns of active profiles that no service has but that look like one that some service has.
+    pub(super) fn check_profiles(&self, session: &mut Session<'_>) {
+        let disabled = self.disabled.iter().map(|(_, entry)| &entry.value);
+        let known: HashSet<&str> = self
+            .services()
+            .map(|(_, service)| service)
+            .chain(disabled)
+            .flat_map(|service| service.items("profiles"))
+            .filter_map(Node::as_str)
+            .collect();
+        for profile in &self.profiles {
+            let is_known = profile.is_empty() || profile == "*" || known.contains(profile.as_str());
+            if !is_known && let Some(close) = closest(profile, known.iter().copied()) {
+                session.warn(
+                    Problem::warning(format!("no service has the profile `{profile}`"))
+                        .hint(format!("did you mean `{close}`?")),
+                );
+            }
+        }
     }
 
     /// Activates the profiles of services that are asked for by name.
@@ -322,10 +343,13 @@ fn read_env_files(
         let span = file.get("path").map_or(file.span, |path| path.span);
         let id = session.read_variables(Path::new(path), span)?;
         let format = format.and_then(Node::as_str);
-        environment::parse_file(session, id, &mut variables, format, &lookup)?;
-        for key in variables.keys() {
-            places.entry(key.clone()).or_insert(span);
-        }
+        places.extend(environment::parse_file(
+            session,
+            id,
+            &mut variables,
+            format,
+            &lookup,
+        )?);
     }
     let span = files.first().map_or(Span::NONE, |file| file.span);
     let environment = mapping.get_or_insert("environment", || Node::mapping(Mapping::new(), span));
@@ -348,18 +372,24 @@ fn read_label_files(session: &mut Session<'_>, service: &mut Node) -> Outcome<()
         return Ok(());
     }
     let mut labels = Variables::new();
+    let mut places: HashMap<String, Span> = HashMap::new();
     for (path, span) in &files {
         let id = session.read_variables(Path::new(path), *span)?;
         let earlier = labels.clone();
-        environment::parse_file(session, id, &mut labels, None, &|name| {
-            earlier.get(name).map(String::as_str)
-        })?;
+        places.extend(environment::parse_file(
+            session,
+            id,
+            &mut labels,
+            None,
+            &|name| earlier.get(name).map(String::as_str),
+        )?);
     }
     let span = files.first().map_or(Span::NONE, |(_, span)| *span);
     if let Some(mapping) = service.as_mapping_mut() {
         let own = mapping.get_or_insert("labels", || Node::mapping(Mapping::new(), span));
         if let Some(own) = own.as_mapping_mut() {
             for (key, value) in labels {
+                let span = places.get(&key).copied().unwrap_or(span);
                 own.set_default(&key, Node::string(value, span));
             }
         }

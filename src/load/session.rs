@@ -6,8 +6,10 @@ use std::path::{Path, PathBuf};
 use super::diagnostic::{Problem, resolve};
 use super::extends::Extends;
 use super::options::{LoadError, LoadOptions};
+use super::path::Path as NodePath;
 use super::read::read;
 use super::source::{Reason, SourceMap};
+use super::trace::Trace;
 use crate::yaml::{self, Document, FileId, Span};
 
 /// Contents of configs and secrets that variables hold, by section and name. They are not in the tree,
@@ -48,10 +50,17 @@ pub(super) struct Session<'o> {
     pub(super) includes: usize,
     /// Every path whose content or existence the result depends on; absolute.
     pub(super) inputs: BTreeSet<PathBuf>,
+    pub(super) trace: Trace,
     warned: HashSet<String>,
     /// Files of variables that were read.
     known: HashMap<PathBuf, FileId>,
     budget: Budget,
+    /// Sections and resources of which something wrong was left out.
+    broken: HashSet<(String, Option<String>)>,
+    /// Whether a file that could define anything was left out.
+    incomplete: bool,
+    /// Values of which all has been said.
+    told: HashSet<Span>,
 }
 
 impl<'o> Session<'o> {
@@ -66,6 +75,7 @@ impl<'o> Session<'o> {
             no_file: false,
             includes: 0,
             inputs: BTreeSet::new(),
+            trace: Trace::new(options.trace),
             warned: HashSet::new(),
             known: HashMap::new(),
             budget: Budget {
@@ -73,11 +83,50 @@ impl<'o> Session<'o> {
                 copied: MAX_COPIED,
                 ports: MAX_PORTS,
             },
+            broken: HashSet::new(),
+            incomplete: false,
+            told: HashSet::new(),
         }
     }
 
     pub(super) fn error(&mut self, problem: Problem) {
-        self.errors.push(problem);
+        if !self.told.contains(&problem.place()) {
+            self.errors.push(problem);
+        }
+    }
+
+    /// Reports an error that makes a value useless: later phases have nothing to add.
+    pub(super) fn last_error(&mut self, problem: Problem, value: Span) {
+        self.error(problem);
+        if value.is_known() {
+            self.told.insert(value);
+        }
+    }
+
+    /// Notes that something at `path` was left out because it is wrong.
+    pub(super) fn mark_broken(&mut self, path: &NodePath<'_>) {
+        if let (Some(section), name) = path.resource() {
+            self.broken
+                .insert((section.to_owned(), name.map(str::to_owned)));
+        }
+    }
+
+    /// Notes that a file was left out.
+    pub(super) fn mark_incomplete(&mut self) {
+        self.incomplete = true;
+    }
+
+    /// Whether what a section lacks may have been in a part that was left out.
+    pub(super) fn is_section_broken(&self, section: &str) -> bool {
+        self.incomplete || self.broken.contains(&(section.to_owned(), None))
+    }
+
+    /// Whether what a resource lacks may have been in a part that was left out.
+    pub(super) fn is_broken(&self, section: &str, name: &str) -> bool {
+        self.is_section_broken(section)
+            || self
+                .broken
+                .contains(&(section.to_owned(), Some(name.to_owned())))
     }
 
     /// Reports an error that ends the phase.
@@ -107,7 +156,12 @@ impl<'o> Session<'o> {
 
     /// Ends a phase: fails if anything was found wrong.
     pub(super) fn checkpoint(&self) -> Outcome<()> {
-        if self.errors.is_empty() {
+        self.checkpoint_since(0)
+    }
+
+    /// As [`Self::checkpoint`], for what was found after `errors` errors.
+    pub(super) fn checkpoint_since(&self, errors: usize) -> Outcome<()> {
+        if self.errors.len() == errors {
             Ok(())
         } else {
             Err(Failed)

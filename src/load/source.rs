@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::model::Origin;
 use crate::yaml::{FileId, Span};
 
 /// Why a file was read.
@@ -117,6 +118,34 @@ impl SourceMap {
     /// The source that was read under this name.
     pub fn find(&self, path: &Path) -> Option<&Source> {
         self.sources.iter().find(|source| source.path == path)
+    }
+
+    /// The place of the start of a span.
+    pub fn origin(&self, span: Span) -> Option<Origin> {
+        let (file, line, column) = self.position(span)?;
+        Some(Origin {
+            file: file.to_owned(),
+            line,
+            column,
+        })
+    }
+
+    /// The first line of a span in few words, without control characters.
+    pub fn excerpt(&self, span: Span) -> Option<String> {
+        const LONGEST: usize = 60;
+        let text = &self.get(span.file)?.text;
+        let text = text.get(span.start as usize..span.end as usize)?;
+        let line = text.lines().next().unwrap_or_default().trim();
+        let is_cut = line.chars().count() > LONGEST || text.trim_end().contains('\n');
+        let mut excerpt: String = line
+            .chars()
+            .filter(|character| !character.is_control())
+            .take(LONGEST)
+            .collect();
+        if is_cut {
+            excerpt.push('…');
+        }
+        Some(excerpt)
     }
 
     /// Path, line and column of the start of a span.

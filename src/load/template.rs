@@ -150,17 +150,26 @@ fn operator(text: &str) -> Option<(Operator, Colon, usize)> {
 }
 
 /// The brace that closes the reference in which `word` stands.
+///
+/// As in the reference it is on the same line, a brace right behind an opening one is not counted, and
+/// if braces are not in pairs, as in `${A:-{}`, the last one closes.
 fn closing_brace(word: &str) -> Option<usize> {
+    let line = word.split('\n').next().unwrap_or_default();
+    let last = line.rfind('}')?;
     let mut depth = 0usize;
-    for (at, byte) in word.bytes().enumerate() {
+    let mut bytes = line.bytes().enumerate();
+    while let Some((at, byte)) = bytes.next() {
         match byte {
-            b'{' => depth += 1,
+            b'{' => {
+                depth += 1;
+                bytes.next();
+            }
             b'}' if depth == 0 => return Some(at),
             b'}' => depth -= 1,
             _ => {}
         }
     }
-    None
+    Some(last)
 }
 
 /// Bytes of the name at the start of a text.

@@ -6,14 +6,21 @@ use super::diagnostic::Problem;
 use super::path::Path;
 use super::schema::{Form, Pattern, ROOT, Schema, Types};
 use super::session::Session;
-use crate::yaml::{Entry, Mapping, Node, Value};
+use crate::yaml::{Entry, Mapping, Node, Span, Value};
 
-/// Checks a whole document against the table.
-pub(super) fn document(session: &mut Session<'_>, root: &Node) {
+/// Checks a whole document against the table and leaves out what is wrong, so that the phases behind
+/// this one can go on with what is intact.
+pub(super) fn document(session: &mut Session<'_>, root: &mut Node) {
     check(session, root, &ROOT, &Path::ROOT);
 }
 
-fn check(session: &mut Session<'_>, node: &Node, schema: &'static Schema, path: &Path<'_>) {
+/// Checks a value; returns whether it can stay.
+fn check(
+    session: &mut Session<'_>,
+    node: &mut Node,
+    schema: &'static Schema,
+    path: &Path<'_>,
+) -> bool {
     if !accepts(schema.types, &node.value) {
         let problem = Problem::error(format!(
             "`{path}` must be {}, not {}",
@@ -26,24 +33,36 @@ fn check(session: &mut Session<'_>, node: &Node, schema: &'static Schema, path: 
             None => problem,
         };
         session.error(problem);
-        return;
+        return false;
     }
-    match &node.value {
-        Value::Mapping(mapping) => check_mapping(session, node, mapping, schema, path),
+    match &mut node.value {
+        Value::Mapping(mapping) => {
+            check_mapping(session, mapping, node.span, schema, path);
+            true
+        }
         Value::Sequence(items) => {
             if schema.distinct {
                 check_distinct(session, items, path);
             }
             if let Some(schema) = schema.items {
-                for (index, item) in items.iter().enumerate() {
-                    check(session, item, schema, &path.index(index));
-                }
+                let mut index = 0;
+                items.retain_mut(|item| {
+                    let item_path = path.index(index);
+                    index += 1;
+                    let is_good = check(session, item, schema, &item_path);
+                    if !is_good {
+                        session.mark_broken(&item_path);
+                    }
+                    is_good
+                });
             }
+            true
         }
-        Value::String(text) => check_text(session, node, text, schema, path),
+        Value::String(text) => check_text(session, node.span, text, schema, path),
         Value::Int(value) => {
+            let value = *value;
             if let Some((least, most)) = schema.range
-                && !(least..=most).contains(value)
+                && !(least..=most).contains(&value)
             {
                 let wanted = if most == i64::MAX {
                     format!("at least {least}")
@@ -53,9 +72,11 @@ fn check(session: &mut Session<'_>, node: &Node, schema: &'static Schema, path: 
                 session.error(
                     Problem::error(format!("`{path}` must be {wanted}, not {value}")).at(node.span),
                 );
+                return false;
             }
+            true
         }
-        Value::Null | Value::Bool(_) | Value::Unsigned(_) | Value::Float(_) => {}
+        Value::Null | Value::Bool(_) | Value::Unsigned(_) | Value::Float(_) => true,
     }
 }
 
@@ -112,36 +133,52 @@ fn type_hint(node: &Node, schema: &Schema, path: &Path<'_>) -> Option<String> {
 
 fn check_mapping(
     session: &mut Session<'_>,
-    node: &Node,
-    mapping: &Mapping,
+    mapping: &mut Mapping,
+    span: Span,
     schema: &'static Schema,
     path: &Path<'_>,
 ) {
-    for (key, entry) in mapping.iter() {
-        if let Some(child) = schema.child(key) {
-            check(session, &entry.value, child, &path.key(key));
-            continue;
-        }
-        if schema.extensible && key.starts_with("x-") {
-            continue;
-        }
-        match schema.entries {
-            Some((_, keys)) if !keys.is_strict() => {}
-            Some(_) => session.error(
-                Problem::error(format!("`{key}` is not a valid name in `{path}`"))
-                    .at(entry.key)
-                    .expected("letters, digits, `.`, `_` and `-`"),
-            ),
-            // A mapping where no attributes are known holds anything.
-            None if schema.fields.is_empty() => {}
-            None => unknown_key(session, key, entry, schema, path),
-        }
-    }
     for required in schema.required {
         if !mapping.contains(required) {
-            session.error(Problem::error(format!("`{path}` lacks `{required}`")).at(node.span));
+            session.error(Problem::error(format!("`{path}` lacks `{required}`")).at(span));
+            session.mark_broken(path);
         }
     }
+    mapping.retain(|key, entry| {
+        let place = path.key(key);
+        if let Some(child) = schema.child(key) {
+            if check(session, &mut entry.value, child, &place) {
+                return true;
+            }
+            session.mark_broken(&place);
+            // Others may still refer to a resource of which only the name is good.
+            let is_resource = matches!(path.resource(), (Some(_), None));
+            if is_resource {
+                entry.value.value = Value::Null;
+            }
+            return is_resource;
+        }
+        if schema.extensible && key.starts_with("x-") {
+            return true;
+        }
+        match schema.entries {
+            Some((_, keys)) if !keys.is_strict() => true,
+            Some(_) => {
+                session.error(
+                    Problem::error(format!("`{key}` is not a valid name in `{path}`"))
+                        .at(entry.key)
+                        .expected("letters, digits, `.`, `_` and `-`"),
+                );
+                true
+            }
+            // A mapping where no attributes are known holds anything.
+            None if schema.fields.is_empty() => true,
+            None => {
+                unknown_key(session, key, entry, schema, path);
+                false
+            }
+        }
+    });
 }
 
 fn unknown_key(
@@ -159,7 +196,10 @@ fn unknown_key(
     };
     let mut problem = Problem::error(message).at(entry.key);
     let names = schema.fields.iter().map(|field| field.name);
+    session.mark_broken(path);
     if let Some(candidate) = super::diagnostic::closest(key, names) {
+        // A misspelt section may define what others refer to.
+        session.mark_broken(&path.key(candidate));
         problem = problem.hint(format!("did you mean `{candidate}`?"));
     } else if place.is_empty() && looks_like_service(&entry.value) {
         problem = problem.hint("services go below `services:`");
@@ -213,11 +253,11 @@ fn check_distinct(session: &mut Session<'_>, items: &[Node], path: &Path<'_>) {
 
 fn check_text(
     session: &mut Session<'_>,
-    node: &Node,
+    span: Span,
     text: &str,
     schema: &Schema,
     path: &Path<'_>,
-) {
+) -> bool {
     if !schema.choices.is_empty() && !schema.choices.contains(&text) {
         let choices: Vec<String> = schema
             .choices
@@ -226,10 +266,11 @@ fn check_text(
             .collect();
         session.error(
             Problem::error(format!("`{path}` cannot be `{text}`"))
-                .at(node.span)
+                .at(span)
                 .expected(choices.join(", "))
                 .suggest(text, schema.choices.iter().copied()),
         );
+        return false;
     }
     let expected = match schema.pattern {
         Some(Pattern::ContainerName) if !is_container_name(text) => {
@@ -238,13 +279,14 @@ fn check_text(
         Some(Pattern::PullPolicy) if !is_pull_policy(text) => {
             "`always`, `never`, `missing`, `build`, `daily`, `weekly` or `every_<duration>`"
         }
-        _ => return,
+        _ => return true,
     };
     session.error(
         Problem::error(format!("`{path}` cannot be `{text}`"))
-            .at(node.span)
+            .at(span)
             .expected(expected),
     );
+    false
 }
 
 /// Whether a part of the text is a container name; the pattern of the reference has no anchors.

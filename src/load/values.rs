@@ -5,7 +5,7 @@ use super::interpolate::boolean;
 use super::path::Path;
 use super::schema::{Form, ROOT, Schema};
 use super::session::Session;
-use crate::model::{Duration, WordsError, parse_bytes, split_words};
+use crate::model::{Duration, WordsError, parse_bytes, split_words, without_separators};
 use crate::yaml::{Entry, Mapping, Node, Value};
 
 /// Gives every value of a normal document its type. Durations become nanoseconds, sizes bytes.
@@ -159,7 +159,7 @@ fn number(session: &mut Session<'_>, node: &mut Node, path: &Path<'_>) {
     };
     // The shortest text of the single-precision number is what the reference prints.
     let single = text
-        .and_then(|text| text.parse::<f32>().ok())
+        .and_then(|text| without_separators(&text).parse::<f32>().ok())
         .and_then(|single| single.to_string().parse().ok());
     match single {
         Some(value) => node.value = Value::Float(value),

@@ -23,6 +23,14 @@ pub(super) fn variables(node: &Node) -> IndexMap<String, Variable> {
     found
 }
 
+/// The variables that a text refers to, sorted by name.
+pub(super) fn variables_of(text: &str) -> IndexMap<String, Variable> {
+    let mut found = IndexMap::new();
+    extract(text, &mut found);
+    found.sort_keys();
+    found
+}
+
 fn walk(node: &Node, found: &mut IndexMap<String, Variable>) {
     match &node.value {
         Value::String(text) => extract(text, found),

@@ -1,5 +1,6 @@
 //! Quantities with Compose's own grammars: durations and byte sizes.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::str::FromStr;
 
@@ -184,12 +185,31 @@ pub enum BytesError {
     UnknownUnit { text: String, suffix: String },
 }
 
+/// The text without underscores between digits, which Go allows in numbers.
+pub(crate) fn without_separators(text: &str) -> Cow<'_, str> {
+    if !text.contains('_') {
+        return text.into();
+    }
+    let bytes = text.as_bytes();
+    let is_digit = |at: Option<usize>| {
+        at.and_then(|at| bytes.get(at))
+            .is_some_and(u8::is_ascii_digit)
+    };
+    let separates = |at: usize| is_digit(at.checked_sub(1)) && is_digit(Some(at + 1));
+    text.char_indices()
+        .filter(|(at, character)| *character != '_' || !separates(*at))
+        .map(|(_, character)| character)
+        .collect()
+}
+
 /// Reads a number of bytes: an integer, or a number with a unit of 1024 steps in either case, as in
 /// `64m`, `1.5 GiB`, `512kb`.
 pub fn parse_bytes(text: &str) -> Result<i64, BytesError> {
     if let Ok(bytes) = text.parse() {
         return Ok(bytes);
     }
+    let joined = without_separators(text);
+    let text = joined.as_ref();
     let invalid = || BytesError::Invalid(text.to_owned());
     let last = text
         .rfind(|character: char| character.is_ascii_digit() || matches!(character, '.' | ' '))

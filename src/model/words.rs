@@ -27,11 +27,7 @@ pub fn split_words(line: &str) -> Result<Words, WordsError> {
     let mut quote: Option<char> = None;
     for character in line.chars() {
         if escaped {
-            word.push(match character {
-                't' => '\t',
-                'n' => '\n',
-                other => other,
-            });
+            word.push(character);
             escaped = false;
             started = true;
             continue;
@@ -59,8 +55,9 @@ pub fn split_words(line: &str) -> Result<Words, WordsError> {
             (None, '`') => quote = Some('`'),
             (Some('`'), '`') | (Some('('), ')') => quote = None,
             (None, '(') if word.ends_with('$') => quote = Some('('),
-            (None, '(') => return Err(WordsError::Parenthesis),
-            (None, ')') => return Err(WordsError::Unclosed("parenthesis")),
+            (None | Some('('), '(') => return Err(WordsError::Parenthesis),
+            // A lone one opens what the next one closes, as odd as that is.
+            (None, ')') => quote = Some('('),
             (None, ';' | '&' | '|' | '<' | '>') => {
                 // `2>` redirects: the digit is no word.
                 if character == '>' && word.starts_with(|first: char| first.is_ascii_digit()) {
@@ -103,7 +100,8 @@ mod tests {
             ("echo hello", &["echo", "hello"]),
             (r#"sh -c "a b""#, &["sh", "-c", "a b"]),
             ("a 'b \"c'", &["a", "b \"c"]),
-            (r"a\ b c\td", &["a b", "c\td"]),
+            (r"a\ b c\td\n", &["a b", "ctdn"]),
+            ("a ) b ; c ) d", &["a", ") b ; c )", "d"]),
             (r"'a\b'", &[r"a\b"]),
             ("a # b", &["a", "#", "b"]),
             ("''", &[""]),

@@ -7,20 +7,26 @@ use super::scalar::{format_float, resolve_plain};
 
 /// The tree as block-style YAML.
 pub fn to_yaml(node: &Node) -> String {
+    to_annotated_yaml(node, &|_| None)
+}
+
+/// As [`to_yaml`], with what `comment` says of a value behind it.
+pub fn to_annotated_yaml(node: &Node, comment: Comment<'_>) -> String {
     let mut out = String::new();
-    match &node.value {
-        Value::Mapping(mapping) if !mapping.is_empty() => block(&mut out, node, 0, false),
-        Value::Sequence(items) if !items.is_empty() => block(&mut out, node, 0, false),
-        _ => {
-            scalar(&mut out, node, 0);
-            out.push('\n');
-        }
+    if is_block(node) {
+        block(&mut out, node, 0, false, comment);
+    } else {
+        scalar(&mut out, node, 0, comment);
+        out.push('\n');
     }
     out
 }
 
+/// What to say of a value.
+type Comment<'c> = &'c dyn Fn(&Node) -> Option<String>;
+
 /// Writes a non-empty collection; `inline` says that the first line goes on behind a `- `.
-fn block(out: &mut String, node: &Node, indent: usize, inline: bool) {
+fn block(out: &mut String, node: &Node, indent: usize, inline: bool, comment: Comment<'_>) {
     let mut first = inline;
     let mut start_line = |out: &mut String| {
         if !std::mem::take(&mut first) {
@@ -33,25 +39,40 @@ fn block(out: &mut String, node: &Node, indent: usize, inline: bool) {
                 start_line(out);
                 out.push_str(&quote(key));
                 out.push(':');
-                value(out, &entry.value, indent);
+                value(out, &entry.value, indent, comment);
             }
         }
         Value::Sequence(items) => {
             for item in items {
                 start_line(out);
                 out.push('-');
-                if is_block(item) {
+                // Behind the dash of a collection, a comment pushes its first line down.
+                let said = is_block(item) && annotate(out, item, comment);
+                if said {
+                    out.push('\n');
+                    block(out, item, indent + 2, false, comment);
+                } else if is_block(item) {
                     out.push(' ');
-                    block(out, item, indent + 2, true);
+                    block(out, item, indent + 2, true, comment);
                 } else {
                     out.push(' ');
-                    scalar(out, item, indent);
+                    scalar(out, item, indent, comment);
                     out.push('\n');
                 }
             }
         }
         _ => {}
     }
+}
+
+/// Writes the comment on a value, if there is one.
+fn annotate(out: &mut String, node: &Node, comment: Comment<'_>) -> bool {
+    let Some(text) = comment(node) else {
+        return false;
+    };
+    out.push_str("  # ");
+    out.push_str(&text);
+    true
 }
 
 fn is_block(node: &Node) -> bool {
@@ -62,29 +83,38 @@ fn is_block(node: &Node) -> bool {
     }
 }
 
-fn value(out: &mut String, node: &Node, indent: usize) {
+fn value(out: &mut String, node: &Node, indent: usize, comment: Comment<'_>) {
     if is_block(node) {
+        annotate(out, node, comment);
         out.push('\n');
-        block(out, node, indent + 2, false);
+        block(out, node, indent + 2, false, comment);
     } else {
         out.push(' ');
-        scalar(out, node, indent);
+        scalar(out, node, indent, comment);
         out.push('\n');
     }
 }
 
-fn scalar(out: &mut String, node: &Node, indent: usize) {
+fn scalar(out: &mut String, node: &Node, indent: usize, comment: Comment<'_>) {
+    if let Value::String(text) = &node.value
+        && is_literal(text)
+    {
+        literal_header(out, text);
+        annotate(out, node, comment);
+        literal(out, text, indent);
+        return;
+    }
     match &node.value {
         Value::Null => out.push_str("null"),
         Value::Bool(value) => out.push_str(if *value { "true" } else { "false" }),
         Value::Int(value) => out.push_str(&value.to_string()),
         Value::Unsigned(value) => out.push_str(&value.to_string()),
         Value::Float(value) => out.push_str(&float(*value)),
-        Value::String(text) if is_literal(text) => literal(out, text, indent),
         Value::String(text) => out.push_str(&quote(text)),
         Value::Sequence(_) => out.push_str("[]"),
         Value::Mapping(_) => out.push_str("{}"),
     }
+    annotate(out, node, comment);
 }
 
 fn float(value: f64) -> String {
@@ -102,18 +132,20 @@ fn is_literal(text: &str) -> bool {
     text.contains('\n') && !needs_escapes(text)
 }
 
-fn literal(out: &mut String, text: &str, indent: usize) {
+fn literal_header(out: &mut String, text: &str) {
     out.push('|');
     if text.starts_with([' ', '\n']) {
         out.push('2');
     }
-    let trimmed = text.strip_suffix('\n');
-    match trimmed {
+    match text.strip_suffix('\n') {
         None => out.push('-'),
         Some(rest) if rest.ends_with('\n') || rest.is_empty() => out.push('+'),
         Some(_) => {}
     }
-    for line in trimmed.unwrap_or(text).split('\n') {
+}
+
+fn literal(out: &mut String, text: &str, indent: usize) {
+    for line in text.strip_suffix('\n').unwrap_or(text).split('\n') {
         out.push('\n');
         if !line.is_empty() {
             out.extend(std::iter::repeat_n(' ', indent + 2));

@@ -57,6 +57,7 @@ pub(super) struct SyntaxError {
 /// Events of a text, without comments and the start and end marks that carry nothing.
 pub(super) struct Events<'text> {
     parser: Parser<'text, StrInput<'text>>,
+    text: &'text str,
     file: FileId,
     length: u32,
 }
@@ -70,6 +71,7 @@ impl<'text> Events<'text> {
         };
         Self {
             parser: Parser::new_from_str_with_options(text, options),
+            text,
             file,
             length: u32::try_from(text.len()).unwrap_or(u32::MAX),
         }
@@ -93,7 +95,7 @@ impl<'text> Events<'text> {
                 Raw::StreamEnd => Event::End,
                 Raw::DocumentStart(..) => Event::DocumentStart,
                 Raw::Scalar(text, style, anchor, tag) => Event::Scalar {
-                    text: text.into_owned(),
+                    text: self.without_made_up_newline(text.into_owned(), style, span),
                     plain: style == ScalarStyle::Plain,
                     anchor,
                     tag: convert_tag(tag.as_deref()),
@@ -114,6 +116,20 @@ impl<'text> Events<'text> {
             };
             return Ok((event, span));
         }
+    }
+
+    /// A block scalar that ends the text ends in a line break only if the text does; the parser always
+    /// adds one.
+    fn without_made_up_newline(&self, mut text: String, style: ScalarStyle, span: Span) -> String {
+        if matches!(style, ScalarStyle::Literal | ScalarStyle::Folded) && text.ends_with('\n') {
+            let line = self.text.rfind('\n').map_or(0, |newline| newline + 1);
+            let rest = self.text.get(span.end as usize..).unwrap_or_default();
+            let is_last = rest.trim().is_empty() && span.end as usize > line;
+            if is_last && !self.text[line..].trim().is_empty() {
+                text.pop();
+            }
+        }
+        text
     }
 
     fn span(&self, start: u32, end: u32) -> Span {

@@ -13,7 +13,7 @@ mod order;
 mod scalar;
 
 pub use composer::{Document, Error, parse};
-pub use emit::to_yaml;
+pub use emit::{to_annotated_yaml, to_yaml};
 pub use json::to_json;
 pub use node::{Entry, FileId, Mapping, Node, Span, Value};
 pub use order::sort_keys;

@@ -27,7 +27,7 @@ pub(super) fn number(text: &str) -> Option<Value> {
     if !matches!(first, b'0'..=b'9' | b'+' | b'-' | b'.') {
         return None;
     }
-    let digits: std::borrow::Cow<'_, str> = if first != b'.' && text.contains('_') {
+    let digits: std::borrow::Cow<'_, str> = if text.contains('_') {
         text.replace('_', "").into()
     } else {
         text.into()

@@ -47,6 +47,9 @@ pub(crate) struct ConfigArgs {
     /// Print the hash of services, `*` for all of them
     #[arg(long, value_name = "SERVICE,…")]
     pub hash: Option<String>,
+    /// Print where each value was written and what it overrode
+    #[arg(long)]
+    pub trace: bool,
     /// Print the variables that the files refer to
     #[arg(long)]
     pub variables: bool,
@@ -70,25 +73,38 @@ pub(crate) struct ConfigArgs {
     pub no_env_resolution: bool,
 }
 
+/// How diagnostics are written.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Talk {
+    pub style: Style,
+    /// As data, for `--progress json`; `--format json` asks for it too.
+    pub json: bool,
+}
+
 /// Runs the command and returns its exit code. Data goes to `stdout`, diagnostics to `stderr`.
 pub(crate) fn run(
     args: &ConfigArgs,
     mut options: LoadOptions,
     stdout: &mut dyn Write,
     stderr: &mut dyn Write,
-    style: Style,
+    mut talk: Talk,
 ) -> io::Result<u8> {
     options.interpolate = !args.no_interpolate;
-    options.normalize = !args.no_normalize;
+    // The flag does this too, the variable for it does not, as in Docker Compose.
+    let is_flag_given =
+        options.compatibility && !options.environment.contains_key("COMPOSE_COMPATIBILITY");
+    options.normalize = !args.no_normalize && !is_flag_given;
     options.resolve_paths = !args.no_path_resolution;
     options.check_consistency = !args.no_consistency;
     options.resolve_env = !args.no_env_resolution;
     options.read_all_env_files = true;
+    options.trace = args.trace;
+    talk.json |= args.format.as_deref() == Some("json");
     let mut command = Command {
         args,
         options,
         stderr,
-        style,
+        talk,
     };
     match command.output() {
         Ok(text) => {
@@ -101,8 +117,8 @@ pub(crate) fn run(
             }
         }
         Err(Failure::Load(error)) => {
-            command.report(&error.warnings, &error.sources)?;
-            command.report(&error.diagnostics, &error.sources)?;
+            let all = error.warnings.iter().chain(&error.diagnostics);
+            command.report(all, &error.sources)?;
             Ok(1)
         }
         Err(Failure::Usage(message)) => {
@@ -151,7 +167,7 @@ struct Command<'a> {
     args: &'a ConfigArgs,
     options: LoadOptions,
     stderr: &'a mut dyn Write,
-    style: Style,
+    talk: Talk,
 }
 
 impl Command<'_> {
@@ -198,6 +214,9 @@ impl Command<'_> {
             return self.environment();
         }
         let format = self.format()?;
+        if args.trace {
+            return self.trace(format);
+        }
         if args.no_interpolate {
             return self.raw(format);
         }
@@ -223,8 +242,16 @@ impl Command<'_> {
         }
     }
 
-    fn report(&mut self, diagnostics: &[Diagnostic], sources: &SourceMap) -> io::Result<()> {
-        let text = diagnostics::render(diagnostics, sources, self.style);
+    fn report<'d>(
+        &mut self,
+        diagnostics: impl IntoIterator<Item = &'d Diagnostic>,
+        sources: &SourceMap,
+    ) -> io::Result<()> {
+        let text = if self.talk.json {
+            diagnostics::to_json_lines(diagnostics)
+        } else {
+            diagnostics::render(diagnostics, sources, self.talk.style)
+        };
         self.stderr.write_all(text.as_bytes())
     }
 
@@ -295,6 +322,15 @@ impl Command<'_> {
             }
         }
         Ok(lines(images))
+    }
+
+    fn trace(&mut self, format: Format) -> Result<String, Failure> {
+        let loaded = self.load(&self.args.services_named)?;
+        Ok(match format {
+            Format::Yaml => loaded.to_trace_yaml(),
+            Format::Json => serde_json::to_string_pretty(&loaded.traced())
+                .map_err(|error| Failure::Usage(error.to_string()))?,
+        })
     }
 
     fn raw(&mut self, format: Format) -> Result<String, Failure> {

@@ -80,8 +80,12 @@ pub(crate) fn run(command: Command, context: &mut Context) -> Result<ExitStatus,
     match command {
         Command::Commit(arguments) => commit::run(context, &arguments),
         Command::Config(arguments) => {
-            let (options, style) = (context.load_options()?, context.style());
-            let code = config::run(&arguments, options, &mut stdout(), &mut stderr(), style)?;
+            let options = context.load_options()?;
+            let talk = config::Talk {
+                style: context.style(),
+                json: context.talks_json(),
+            };
+            let code = config::run(&arguments, options, &mut stdout(), &mut stderr(), talk)?;
             Ok(if code == 0 {
                 ExitStatus::Success
             } else {

@@ -4,11 +4,12 @@ mod read;
 mod service;
 
 use std::fmt::Write as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use indexmap::IndexMap;
 
-use self::read::{Read, json};
+use self::read::Read;
+pub(super) use self::read::json;
 use super::dotenv::Variables;
 use super::select::Model as Tree;
 use super::session::Contents;
@@ -202,7 +203,7 @@ impl Walk<'_> {
         let earlier = node.overridden.iter().flat_map(|spans| spans.iter());
         let origins: Vec<Origin> = earlier
             .chain([&span])
-            .filter_map(|span| origin(self.sources, *span))
+            .filter_map(|span| self.sources.origin(*span))
             .collect();
         if !origins.is_empty() {
             self.origins.insert(self.path.clone(), origins);
@@ -233,13 +234,4 @@ impl Walk<'_> {
             | Value::String(_) => {}
         }
     }
-}
-
-fn origin(sources: &SourceMap, span: Span) -> Option<Origin> {
-    let (path, line, column) = sources.position(span)?;
-    Some(Origin {
-        file: Path::to_owned(path),
-        line,
-        column,
-    })
 }

@@ -127,7 +127,7 @@ fn list(node: &Node) -> Vec<String> {
 }
 
 /// A value of the user's own.
-pub(super) fn json(node: &Node) -> serde_json::Value {
+pub(in crate::load) fn json(node: &Node) -> serde_json::Value {
     match &node.value {
         Value::Null => serde_json::Value::Null,
         Value::Bool(value) => (*value).into(),
