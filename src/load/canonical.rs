@@ -303,7 +303,7 @@ fn port_problem(error: &PortError, path: &Path<'_>, item: &Node) -> Problem {
         (_, PortError::Address(_)) => problem.expected("`[IP:]HOST:CONTAINER[/PROTOCOL]`"),
         (_, PortError::RangeLength { .. }) => problem,
         _ => problem
-            .expected("`[[IP:]HOST:]CONTAINER[/PROTOCOL]`, each a port from 0 to 65535 or a range"),
+            .expected("`[[IP:]HOST:]CONTAINER[/PROTOCOL]`, each a port up to 65535 or a range"),
     }
 }
 

@@ -47,7 +47,7 @@ pub(super) fn files(session: &mut Session<'_>, directory: &Path) -> Outcome<Vec<
             })
             .collect());
     }
-    if let Some(value) = session.options.environment.get("COMPOSE_DISABLE_ENV_FILE") {
+    if let Some(value) = environment.get("COMPOSE_DISABLE_ENV_FILE") {
         match parse_flag(value) {
             Some(true) => return Ok(Vec::new()),
             Some(false) => {}
@@ -68,6 +68,22 @@ pub(super) fn files(session: &mut Session<'_>, directory: &Path) -> Outcome<Vec<
     } else {
         Vec::new()
     })
+}
+
+/// Forgets what a `.env` that disables itself says, but for what it says to Compose.
+pub(super) fn drop_disabled(session: &Session<'_>, environment: &mut Variables) {
+    let process = &session.options.environment;
+    let is_given =
+        !session.options.env_files.is_empty() || process.contains_key("COMPOSE_ENV_FILES");
+    let is_disabled = environment
+        .get("COMPOSE_DISABLE_ENV_FILE")
+        .and_then(|value| parse_flag(value))
+        .unwrap_or_default();
+    if is_disabled && !is_given {
+        environment.retain(|name, _| {
+            name.starts_with("COMPOSE_") || name == "PWD" || process.contains_key(name)
+        });
+    }
 }
 
 /// Go's idea of a boolean in text.

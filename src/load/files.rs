@@ -43,7 +43,9 @@ pub(super) fn load(session: &mut Session<'_>, files: Vec<File>, scope: &Scope) -
         }
     }
     semantic::defaults(&mut root);
-    semantic::check(session, &root);
+    if session.options.check_schema {
+        semantic::check(session, &root);
+    }
     if scope.resolve_paths {
         paths::resolve(session, &mut root, &scope.prefix);
     }
@@ -77,7 +79,9 @@ fn add(
     extends::apply(session, &mut added, &resets, path, scope);
     merge::merge(session, root, added, Some(&ROOT), &NodePath::ROOT);
     unique::enforce(root, Some(&ROOT));
-    validate::document(session, root);
+    if session.options.check_schema {
+        validate::document(session, root);
+    }
     if let Some(mapping) = root.as_mapping_mut()
         && let Some(version) = mapping.remove("version")
     {

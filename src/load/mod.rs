@@ -3,7 +3,8 @@
 //! Each phase works on the whole tree of nodes, in the order of the reference implementation:
 //! environment, files, interpolation, `include`, `extends`, merge, checks, canonical form, defaults,
 //! paths, normalisation, typed values, profiles, consistency, selection, files of variables. A phase
-//! reports everything that it finds wrong; loading ends with the first phase that finds something.
+//! reports everything that it finds wrong and leaves it out; the phases behind it, up to consistency,
+//! go on with what is intact, and do not complain of what may have been left out.
 
 mod bind;
 mod canonical;

@@ -44,6 +44,8 @@ pub struct LoadOptions {
     pub normalize: bool,
     /// Make paths absolute.
     pub resolve_paths: bool,
+    /// Check that the files have the shape of Compose files.
+    pub check_schema: bool,
     /// Check what one part of the file says of another.
     pub check_consistency: bool,
     /// Read files of variables into `environment`.
@@ -74,6 +76,7 @@ impl Default for LoadOptions {
             interpolate: true,
             normalize: true,
             resolve_paths: true,
+            check_schema: true,
             check_consistency: true,
             resolve_env: true,
             read_all_env_files: false,

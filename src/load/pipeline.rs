@@ -90,8 +90,9 @@ fn first_environment(session: &mut Session<'_>) -> Outcome<FirstEnvironment> {
     let mut variables = environment::of_process(session);
     let given = session.options.files.clone();
     let directory = discover::directory(session, &given);
-    let files = environment::files(session, &directory)?;
+    let files = environment::files(session, &variables, &directory)?;
     environment::add_files(session, &mut variables, &files)?;
+    environment::drop_disabled(session, &mut variables);
     Ok(FirstEnvironment {
         variables,
         files,
@@ -109,7 +110,7 @@ fn prepare(session: &mut Session<'_>) -> Outcome<Start> {
     // The files may be elsewhere than the start, with a `.env` beside them.
     let directory = discover::directory(session, &files);
     if directory != first_directory {
-        let more = environment::files(session, &directory)?;
+        let more = environment::files(session, &environment, &directory)?;
         if more != env_files && !more.is_empty() {
             environment::add_files(session, &mut environment, &more)?;
             env_files = more;

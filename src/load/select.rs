@@ -354,12 +354,25 @@ fn read_env_files(
     let span = files.first().map_or(Span::NONE, |file| file.span);
     let environment = mapping.get_or_insert("environment", || Node::mapping(Mapping::new(), span));
     if let Some(environment) = environment.as_mapping_mut() {
-        for (key, value) in variables {
-            let span = places.get(&key).copied().unwrap_or(span);
-            environment.set_default(&key, Node::string(value, span));
+        // What no file sets is there already.
+        let set = variables
+            .into_iter()
+            .filter(|(key, _)| places.contains_key(key));
+        for (key, value) in set {
+            let place = places.get(&key).copied().unwrap_or(span);
+            add_from_file(environment, &key, value, place);
         }
     }
     Ok(())
+}
+
+/// Adds a value from a file of variables unless the service has one of its own.
+fn add_from_file(values: &mut Mapping, key: &str, value: String, place: Span) {
+    let value = Node::string(value, place);
+    match values.get_mut(key) {
+        Some(own) => own.overrides(&value),
+        None => values.set(key, value),
+    }
 }
 
 fn read_label_files(session: &mut Session<'_>, service: &mut Node) -> Outcome<()> {
@@ -389,8 +402,8 @@ fn read_label_files(session: &mut Session<'_>, service: &mut Node) -> Outcome<()
         let own = mapping.get_or_insert("labels", || Node::mapping(Mapping::new(), span));
         if let Some(own) = own.as_mapping_mut() {
             for (key, value) in labels {
-                let span = places.get(&key).copied().unwrap_or(span);
-                own.set_default(&key, Node::string(value, span));
+                let place = places.get(&key).copied().unwrap_or(span);
+                add_from_file(own, &key, value, place);
             }
         }
     }

@@ -280,9 +280,10 @@ impl Composer<'_> {
     fn scalar(&mut self, text: String, plain: bool, tag: Tag, span: Span) -> Value {
         let resolved = match tag {
             Tag::None if plain => return scalar::resolve_plain(&text),
-            Tag::None | Tag::String | Tag::Other => return Value::String(text),
-            Tag::Reset | Tag::Override if !plain => return Value::String(text),
-            Tag::Reset | Tag::Override => return scalar::resolve_plain(&text),
+            // A tag that is none of YAML's own makes a scalar text, so do the marks of Compose.
+            Tag::None | Tag::String | Tag::Other | Tag::Reset | Tag::Override => {
+                return Value::String(text);
+            }
             Tag::Null => match scalar::resolve_plain(&text) {
                 Value::Null => Some(Value::Null),
                 _ => None,

@@ -294,7 +294,7 @@ fn mistakes_in_files_show_their_place() {
     "#);
     assert_snapshot!(world.run(&["--progress", "json", "ps"]), @r#"
     ------- stderr -------
-    {"error":true,"message":"compose.yaml:4:5: `prots` is not an attribute of `services.web`","hints":["did you mean `ports`?"]}
+    {"error":true,"severity":"error","message":"`prots` is not an attribute of `services.web`","labels":[{"file":"compose.yaml","line":4,"column":5,"range":{"start":38,"end":43},"text":""}],"chain":[],"expected":null,"hints":["did you mean `ports`?"]}
     [exit status: 1]
     "#);
     let world = World::new();

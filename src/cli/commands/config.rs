@@ -355,6 +355,7 @@ impl Command<'_> {
             )?;
         }
         self.options.interpolate = false;
+        self.options.check_schema = false;
         let variables = load::load_raw(&self.options)?.variables();
         Ok(match self.args.format.as_deref() {
             Some("json") => variables_json(&variables),
