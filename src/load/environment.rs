@@ -23,7 +23,11 @@ pub(super) fn of_process(session: &Session<'_>) -> Variables {
 }
 
 /// The files of variables that are asked for, or the `.env` of `directory`.
-pub(super) fn files(session: &mut Session<'_>, directory: &Path) -> Outcome<Vec<(PathBuf, Span)>> {
+pub(super) fn files(
+    session: &mut Session<'_>,
+    environment: &Variables,
+    directory: &Path,
+) -> Outcome<Vec<(PathBuf, Span)>> {
     let given: Vec<PathBuf> = if session.options.env_files.is_empty() {
         // One in a file of variables would come too late.
         let list = session.options.environment.get("COMPOSE_ENV_FILES");
