@@ -305,6 +305,7 @@ mod tests {
             ("2 g", 2 << 30),
             ("10b", 10),
             ("1p", 1 << 50),
+            ("1_000k", 1_024_000),
         ] {
             assert_eq!(parse_bytes(text), Ok(bytes), "{text}");
         }
