@@ -57,6 +57,9 @@ pub(crate) struct GlobalArgs {
     /// Include all resources, even those not used by services
     #[arg(long, help_heading = GLOBAL)]
     pub all_resources: bool,
+    /// OCI runtime of services that name none, as `runc` or `crun` [env: COMPOSE_RUNTIME]
+    #[arg(long, value_name = "NAME", help_heading = GLOBAL)]
+    pub runtime: Option<String>,
     /// Socket of containerd
     #[arg(long, value_name = "PATH", env = "CONTAINERD_ADDRESS", hide_env_values = true, help_heading = GLOBAL)]
     pub address: Option<PathBuf>,
@@ -131,6 +134,7 @@ impl Context {
             environment,
             stdin,
             all_resources: globals.all_resources,
+            runtime: globals.runtime.clone(),
             compatibility: globals.compatibility,
             ..LoadOptions::default()
         })

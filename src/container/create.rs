@@ -8,7 +8,7 @@ use super::nerdctl::Nerdctl;
 use super::provision::{EXTENSION, MountRecord, Names, NetworkJoin, Provision};
 use super::{
     ContainerError, Containers, Creation, DESIRED_EXTENSION, Desired, attributes, environment,
-    files, init, labels, mounts, volume,
+    files, init, labels, mounts, rootfs, runtime, volume,
 };
 use crate::engine::spec::{
     self, ContainerSpec, Host, Namespace, Namespaces, SharedMemory, SpecMount, user,
@@ -17,7 +17,6 @@ use crate::engine::{ContainerRecord, RootMount, hex};
 use crate::model::Service;
 use crate::state::create_private_dir;
 
-const RUNC_SHIM: &str = "io.containerd.runc.v2";
 /// Docker's default.
 const SHARED_MEMORY: u64 = 64 << 20;
 
@@ -101,7 +100,7 @@ impl Containers {
             network,
             names,
             files: planned_files.iter().map(|(file, _)| file.clone()).collect(),
-            runtime_binary: runtime_binary(service)?,
+            runtime_binary: runtime::binary(service, creation.project)?,
             ..Provision::default()
         };
         for kind in ["pid", "ipc"] {
@@ -119,7 +118,8 @@ impl Containers {
 
         let mut spec = self.describe(creation, id, &provision)?;
         spec.user = user;
-        let document = spec::build(&spec, Host::get())?;
+        let mut document = spec::build(&spec, Host::get())?;
+        runtime::compile_filter(&self.state, &provision.runtime_binary, &mut document);
 
         let snapshot_labels = BTreeMap::from([(
             super::label::PROJECT.to_owned(),
@@ -129,6 +129,7 @@ impl Containers {
             .engine
             .prepare_snapshot(id, &image.chain_id, &snapshot_labels, Some(creation.lease))
             .await?;
+        rootfs::complete(&root).map_err(ContainerError::io("complete the root file system"))?;
         self.prepare_root(root, planned).await?;
 
         create_private_dir(&self.state.container(id))?;
@@ -150,7 +151,7 @@ impl Containers {
                 &provision.names,
                 &provision.mounts,
             ),
-            runtime: shim(service),
+            runtime: runtime::shim(service, creation.project),
             snapshotter: self.engine.snapshotter().into(),
             snapshot_key: id.into(),
             spec: document.to_string().into_bytes(),
@@ -480,38 +481,6 @@ fn shared_memory_size(service: &Service) -> u64 {
     size.filter(|size| *size > 0).unwrap_or(SHARED_MEMORY)
 }
 
-/// The shim that containerd starts.
-fn shim(service: &Service) -> String {
-    match service.runtime.as_deref() {
-        Some(name) if name.starts_with("io.containerd.") => name.into(),
-        _ => RUNC_SHIM.into(),
-    }
-}
-
-/// The OCI runtime that runc's shim calls; empty for runc.
-fn runtime_binary(service: &Service) -> Result<String, ContainerError> {
-    let found = |name: &str| {
-        let folders = std::env::var_os("PATH").unwrap_or_default();
-        std::env::split_paths(&folders).any(|folder| folder.join(name).is_file())
-    };
-    match service.runtime.as_deref() {
-        None | Some("") => Ok(if found("runc") || !found("crun") {
-            ""
-        } else {
-            "crun"
-        }
-        .into()),
-        Some(name) if name.starts_with("io.containerd.") => Ok(String::new()),
-        Some(path) if path.starts_with('/') && Path::new(path).is_file() => Ok(path.into()),
-        Some(name) if !name.contains('/') && found(name) => Ok(name.into()),
-        Some(name) => Err(ContainerError::invalid(
-            "runtime",
-            name,
-            "there is no such program on PATH; a shim is named as `io.containerd.NAME.vN`",
-        )),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -522,23 +491,5 @@ mod tests {
         assert_eq!(id.len(), 64);
         assert!(id.bytes().all(|byte| byte.is_ascii_hexdigit()));
         assert_ne!(id, random_id().unwrap());
-    }
-
-    #[test]
-    fn a_runtime_is_a_program_or_a_shim() {
-        let mut service = Service::default();
-        assert_eq!(shim(&service), RUNC_SHIM);
-        service.runtime = Some("io.containerd.kata.v2".into());
-        assert_eq!(shim(&service), "io.containerd.kata.v2");
-        assert_eq!(runtime_binary(&service).unwrap(), "");
-        service.runtime = Some("no-such-runtime".into());
-        assert!(
-            runtime_binary(&service)
-                .unwrap_err()
-                .to_string()
-                .contains("`no-such-runtime`")
-        );
-        service.runtime = Some("sh".into());
-        assert_eq!(runtime_binary(&service).unwrap(), "sh");
     }
 }

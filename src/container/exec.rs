@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::filesystem::root_of;
-use super::{ContainerError, Containers, ExecOptions, FileSystem, environment};
+use super::{ContainerError, Containers, Desired, ExecOptions, FileSystem, environment};
 use crate::engine::spec::{Host, capability_sets, user};
 use crate::engine::{ContainerRecord, EngineError};
 
@@ -32,7 +32,8 @@ impl Containers {
                     .ok_or_else(|| EngineError::NotFound {
                         what: format!("task `{}`", record.id),
                     })?;
-                Some(super::blocking(move_user(user, &record.id, pid)).await?)
+                let groups = group_add(record)?;
+                Some(super::blocking(move_user(user, groups, &record.id, pid)).await?)
             }
         };
         let process = spec.get("process").cloned().unwrap_or_else(|| json!({}));
@@ -42,8 +43,17 @@ impl Containers {
     }
 }
 
+/// The groups that the service adds; another user has them, too.
+fn group_add(record: &ContainerRecord) -> Result<Vec<String>, ContainerError> {
+    let desired = Desired::of(record)?.unwrap_or_default();
+    let groups = desired.config.get("group_add").and_then(Value::as_array);
+    let names = groups.into_iter().flatten().filter_map(Value::as_str);
+    Ok(names.map(ToOwned::to_owned).collect())
+}
+
 fn move_user(
     user: &str,
+    groups: Vec<String>,
     id: &str,
     pid: u32,
 ) -> impl FnOnce() -> Result<user::User, ContainerError> + Send + 'static {
@@ -56,7 +66,7 @@ fn move_user(
         let file = |path: &str| read_inside(&files, path).unwrap_or_default();
         Ok(user::resolve(
             &user,
-            &[],
+            &groups,
             &file("etc/passwd"),
             &file("etc/group"),
         )?)

@@ -19,6 +19,8 @@ mod mounts;
 mod nerdctl;
 mod processes;
 mod provision;
+mod rootfs;
+mod runtime;
 mod runtime_error;
 #[cfg(test)]
 mod runtime_tests;

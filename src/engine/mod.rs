@@ -89,7 +89,7 @@ pub struct ExitStatus {
 }
 
 /// A mount of a root file system, as the snapshotter gives it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RootMount {
     pub kind: String,
     pub source: String,

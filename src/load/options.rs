@@ -56,6 +56,8 @@ pub struct LoadOptions {
     pub all_resources: bool,
     /// Note which variables made which values, for [`Loaded::to_trace_yaml`].
     pub trace: bool,
+    /// OCI runtime of services that name none; none: `COMPOSE_RUNTIME`.
+    pub runtime: Option<String>,
     /// Names with `_` in them, as the first Compose made them.
     pub compatibility: bool,
 }
@@ -82,6 +84,7 @@ impl Default for LoadOptions {
             read_all_env_files: false,
             all_resources: false,
             trace: false,
+            runtime: None,
             compatibility: false,
         }
     }

@@ -245,6 +245,10 @@ fn load_in(session: &mut Session<'_>) -> Outcome<(crate::model::Project, Node)> 
         model.read_files(session, &tree.environment, options.resolve_env)?;
     }
 
+    let runtime = match &options.runtime {
+        Some(runtime) => Some(runtime.clone()),
+        None => tree.environment.get("COMPOSE_RUNTIME").cloned(),
+    };
     let environment = Rc::try_unwrap(tree.environment).unwrap_or_else(|shared| (*shared).clone());
     let project = bind::project(
         &model,
@@ -253,6 +257,7 @@ fn load_in(session: &mut Session<'_>) -> Outcome<(crate::model::Project, Node)> 
             working_dir: tree.directory,
             files: tree.files,
             env_files: tree.env_files,
+            runtime,
             environment,
         },
         &session.contents,

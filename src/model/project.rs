@@ -31,6 +31,8 @@ pub struct Project {
     pub models: IndexMap<String, Model>,
     /// Top-level `x-*` keys.
     pub extensions: IndexMap<String, serde_json::Value>,
+    /// OCI runtime of services that name none; none: the default.
+    pub runtime: Option<String>,
     /// Variables that interpolation saw: process environment over `.env` files.
     pub environment: IndexMap<String, String>,
     /// Where each value was written.

@@ -4,6 +4,7 @@
 
 pub mod capabilities;
 pub mod devices;
+pub mod filter;
 mod host;
 mod mounts;
 mod resources;

@@ -25,6 +25,7 @@ pub(super) struct Outer {
     pub(super) working_dir: PathBuf,
     pub(super) files: Vec<PathBuf>,
     pub(super) env_files: Vec<PathBuf>,
+    pub(super) runtime: Option<String>,
     pub(super) environment: Variables,
 }
 
@@ -69,6 +70,7 @@ pub(super) fn project(
         }),
         models: section(root, "models", |_, node| model(node)),
         extensions,
+        runtime: outer.runtime,
         environment: outer.environment,
         provenance: provenance(tree, sources),
     }
