@@ -165,7 +165,11 @@ mod tests {
             options: vec![
                 "index=off".into(),
                 format!("upperdir={}", layers.own.display()),
-                format!("lowerdir={}:{}", layers.upper.display(), layers.lower.display()),
+                format!(
+                    "lowerdir={}:{}",
+                    layers.upper.display(),
+                    layers.lower.display()
+                ),
             ],
             ..RootMount::default()
         };
@@ -183,7 +187,10 @@ mod tests {
         let mode = std::os::unix::fs::PermissionsExt::from_mode(0o750);
         std::fs::set_permissions(&path, mode).unwrap();
         assert_eq!(completed(&layers), Some(MOUNTS.into()));
-        assert_eq!(std::fs::metadata(layers.own.join(ETC)).unwrap().mode() & 0o777, 0o750);
+        assert_eq!(
+            std::fs::metadata(layers.own.join(ETC)).unwrap().mode() & 0o777,
+            0o750
+        );
     }
 
     #[test]
@@ -217,6 +224,9 @@ mod tests {
             ..RootMount::default()
         };
         complete(&[mount]).unwrap();
-        assert_eq!(std::fs::read_link(layers.own.join("etc/mtab")).unwrap(), Path::new(MOUNTS));
+        assert_eq!(
+            std::fs::read_link(layers.own.join("etc/mtab")).unwrap(),
+            Path::new(MOUNTS)
+        );
     }
 }

@@ -53,8 +53,7 @@ impl Library {
     /// `None` where it is not installed.
     pub(crate) fn load() -> Option<Self> {
         // SAFETY: the name is a C string; initialisers of the library touch nothing of ours. It is never unloaded.
-        let library =
-            unsafe { libc::dlopen(LIBRARY.as_ptr(), libc::RTLD_NOW | libc::RTLD_LOCAL) };
+        let library = unsafe { libc::dlopen(LIBRARY.as_ptr(), libc::RTLD_NOW | libc::RTLD_LOCAL) };
         let library = NonNull::new(library)?;
         let find = |name: &CStr| {
             // SAFETY: the handle is open and the name is a C string.

@@ -11,6 +11,7 @@ mod kills;
 mod lifecycle;
 mod live;
 mod network;
+mod runtimes;
 mod secrets;
 mod sharing;
 mod stack;

@@ -460,7 +460,7 @@ pub(crate) fn eventually(what: &str, mut happened: impl FnMut() -> bool) {
 }
 
 /// A path in the repository.
-fn source(path: &str) -> PathBuf {
+pub(crate) fn source(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
 }
 

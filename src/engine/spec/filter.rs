@@ -121,10 +121,7 @@ impl Seccomp {
                 rule.args.iter().filter(same).count() > 1
             });
             // A call that this library does not know yet is covered by the default.
-            let numbers = rule
-                .names
-                .iter()
-                .filter_map(|name| library.call(0, name));
+            let numbers = rule.names.iter().filter_map(|name| library.call(0, name));
             for number in numbers {
                 if repeated {
                     for condition in &conditions {

@@ -18,6 +18,11 @@ enable_controllers() {
 
 case ${STAGE:-cgroup} in
 cgroup)
+    # crun takes no machine on which cgroup v2 has a controller beside those of v1.
+    if [[ -e /sys/fs/cgroup/memory && $(cat /sys/fs/cgroup/unified/cgroup.controllers 2>&1) == hugetlb ]]; then
+        mkdir -p /sys/fs/cgroup/hugetlb
+        mount -t cgroup -o hugetlb cgroup /sys/fs/cgroup/hugetlb || true
+    fi
     # The group that a process is in when it makes a cgroup namespace is the root of that namespace.
     while read -r mountpoint kind _; do
         group=$mountpoint/$1
