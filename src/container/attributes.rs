@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use super::ContainerError;
+use super::{ContainerError, cdi};
 use crate::engine::spec::{
     Blkio, Device, DeviceRule, Host, Namespace, ResourceLimit, Resources, Seccomp, devices,
 };
@@ -109,13 +109,14 @@ pub(super) fn devices(service: &Service) -> Result<(Vec<Device>, Vec<DeviceRule>
     if service.privileged {
         nodes = devices::all()?;
     }
-    for mapping in &service.devices {
+    let paths = service.devices.iter();
+    for mapping in paths.filter(|mapping| !cdi::is_name(&mapping.source)) {
         let source = &mapping.source;
         if !source.starts_with('/') {
             return Err(ContainerError::invalid(
                 "devices",
                 source,
-                "it must be the path of a device; devices by CDI name are not supported",
+                "it must be the path of a device, or a CDI name as `vendor.com/class=name`",
             ));
         }
         let target = mapping

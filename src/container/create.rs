@@ -7,7 +7,7 @@ use super::mounts::Planned;
 use super::nerdctl::Nerdctl;
 use super::provision::{EXTENSION, MountRecord, Names, NetworkJoin, Provision};
 use super::{
-    ContainerError, Containers, Creation, DESIRED_EXTENSION, Desired, attributes, environment,
+    ContainerError, Containers, Creation, DESIRED_EXTENSION, Desired, attributes, cdi, environment,
     files, init, labels, mounts, rootfs, runtime, volume,
 };
 use crate::engine::spec::{
@@ -15,7 +15,7 @@ use crate::engine::spec::{
 };
 use crate::engine::{ContainerRecord, RootMount, hex};
 use crate::model::Service;
-use crate::state::create_private_dir;
+use crate::state::{StateRoot, create_private_dir};
 
 /// Docker's default.
 const SHARED_MEMORY: u64 = 64 << 20;
@@ -116,8 +116,10 @@ impl Containers {
         self.mount_images(creation, id, planned).await?;
         provision.mounts.clone_from(&planned.records);
 
+        let edits = cdi::edits(service)?;
         let mut spec = self.describe(creation, id, &provision)?;
         spec.user = user;
+        add_devices(&mut spec, edits);
         let mut document = spec::build(&spec, Host::get())?;
         runtime::compile_filter(&self.state, &provision.runtime_binary, &mut document);
 
@@ -174,6 +176,9 @@ impl Containers {
                 .iter()
                 .filter_map(|mount| mount.name.as_deref());
             nerdctl.show(&self.state, id, &desired.name, ports, volumes);
+            let endpoints = creation.sandbox.map(|sandbox| sandbox.endpoints.as_slice());
+            let names = &provision.names;
+            nerdctl.show_names(id, &desired.name, names, endpoints.unwrap_or_default());
         }
         Ok(())
     }
@@ -209,6 +214,15 @@ impl Containers {
                 .engine
                 .prepare_snapshot(&key, &image.chain_id, &labels, lease)
                 .await?;
+            if let Some(subpath) = &record.subpath {
+                let point = image_point(&self.state, &key);
+                let found =
+                    super::image_part::mount(mounts, subpath.clone(), point.clone()).await?;
+                record.source = point;
+                record.spec_kind = "bind".into();
+                record.options = spec::bind_options(record.read_only, found.is_dir, Host::get());
+                continue;
+            }
             let [mount] = mounts.as_slice() else {
                 let reason = "its snapshot is more than one mount";
                 return Err(ContainerError::invalid("volumes.source", reference, reason));
@@ -369,6 +383,25 @@ impl Containers {
     }
 }
 
+/// Adds what devices by name need.
+fn add_devices(spec: &mut ContainerSpec, edits: cdi::Edits) {
+    for variable in edits.environment {
+        environment::set(&mut spec.environment, variable);
+    }
+    for device in edits.devices {
+        spec.devices.retain(|known| known.path != device.path);
+        spec.devices.push(device);
+    }
+    spec.resources.device_rules.extend(edits.rules);
+    spec.mounts.extend(edits.mounts);
+    spec.hooks.extend(edits.hooks);
+    for group in edits.groups {
+        if !spec.user.additional_gids.contains(&group) {
+            spec.user.additional_gids.push(group);
+        }
+    }
+}
+
 /// Whose network the container uses.
 fn network(creation: &Creation<'_>) -> Result<NetworkJoin, ContainerError> {
     if let Some(sandbox) = creation.sandbox {
@@ -463,6 +496,12 @@ fn namespaces(
         uts: attributes::uts(service)?,
         cgroup: attributes::cgroup(service)?,
     })
+}
+
+/// Where a part of an image is mounted for a container, by the key of the snapshot.
+pub(super) fn image_point(state: &StateRoot, key: &str) -> PathBuf {
+    let id = key.split('-').next().unwrap_or_default();
+    state.container_run(id).join("images").join(key)
 }
 
 /// The mounts of images with the keys of their snapshots.

@@ -110,7 +110,7 @@ fn content(
             "the project does not define it",
         )
     };
-    let (file, content, environment, external) = match kind {
+    let (file, content, environment, external, driver) = match kind {
         FileKind::Config => {
             let config = project.configs.get(key).ok_or_else(unknown)?;
             (
@@ -118,6 +118,7 @@ fn content(
                 &config.content,
                 &config.environment,
                 config.external,
+                config.template_driver.as_deref(),
             )
         }
         FileKind::Secret => {
@@ -127,9 +128,21 @@ fn content(
                 &secret.content,
                 &secret.environment,
                 secret.external,
+                secret
+                    .driver
+                    .as_deref()
+                    .or(secret.template_driver.as_deref()),
             )
         }
     };
+    if let Some(driver) = driver.filter(|driver| !driver.is_empty()) {
+        let reason = format!("only a swarm has drivers as `{driver}`");
+        return Err(ContainerError::invalid(
+            format!("{}s", kind.name()),
+            key,
+            reason,
+        ));
+    }
     if let Some(file) = file {
         let path = project.working_dir.join(file);
         if !path.exists() {

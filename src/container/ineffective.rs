@@ -12,10 +12,8 @@ pub fn ineffective(service: &Service) -> Vec<(String, String)> {
 fn ineffective_on(service: &Service, host: &Host) -> Vec<(String, String)> {
     const WINDOWS: &str = "it is for Windows containers";
     const SWARM: &str = "it is for a cluster, and this is one host";
-    const DEVICES: &str =
-        "requests for devices by capability are not supported; name them in `devices`";
+    const MODES: [&str; 4] = ["replicated", "global", "replicated-job", "global-job"];
     let deploy = service.deploy.as_ref();
-    let limits = deploy.and_then(|deploy| deploy.resources.limits.as_ref());
     let reservations = deploy.and_then(|deploy| deploy.resources.reservations.as_ref());
     let placement = deploy.map(|deploy| &deploy.placement);
     let restart = deploy.and_then(|deploy| deploy.restart_policy.as_ref());
@@ -70,17 +68,6 @@ fn ineffective_on(service: &Service, host: &Host) -> Vec<(String, String)> {
             !service.external_links.is_empty(),
             "a common external network gives both containers each other's names",
         ),
-        ("gpus", !service.gpus.is_empty(), DEVICES),
-        (
-            "deploy.resources.limits.devices",
-            limits.is_some_and(|limits| !limits.devices.is_empty()),
-            DEVICES,
-        ),
-        (
-            "deploy.resources.reservations.devices",
-            reservations.is_some_and(|reservations| !reservations.devices.is_empty()),
-            DEVICES,
-        ),
         (
             "deploy.resources.reservations.cpus",
             reservations.is_some_and(|reservations| reservations.cpus.is_some()),
@@ -89,11 +76,6 @@ fn ineffective_on(service: &Service, host: &Host) -> Vec<(String, String)> {
         (
             "deploy.resources.reservations.generic_resources",
             reservations.is_some_and(|reservations| !reservations.generic_resources.is_empty()),
-            SWARM,
-        ),
-        (
-            "deploy.resources.limits.generic_resources",
-            limits.is_some_and(|limits| !limits.generic_resources.is_empty()),
             SWARM,
         ),
         (
@@ -120,8 +102,8 @@ fn ineffective_on(service: &Service, host: &Host) -> Vec<(String, String)> {
             "deploy.mode",
             deploy
                 .and_then(|deploy| deploy.mode.as_deref())
-                .is_some_and(|mode| mode != "replicated"),
-            SWARM,
+                .is_some_and(|mode| !MODES.contains(&mode)),
+            "there is no such mode",
         ),
         (
             "deploy.placement",
@@ -238,7 +220,7 @@ mod tests {
             }),
             cpu_count: Some(2),
             deploy: Some(Deploy {
-                mode: Some("global".into()),
+                mode: Some("everywhere".into()),
                 endpoint_mode: Some("vip".into()),
                 ..Deploy::default()
             }),

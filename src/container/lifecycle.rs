@@ -10,7 +10,9 @@ use serde_json::Value;
 
 use super::nerdctl::Nerdctl;
 use super::provision::{NetworkJoin, Provision};
-use super::{ContainerError, Containers, Desired, create, etc, files, runtime_error, volume};
+use super::{
+    ContainerError, Containers, Desired, create, etc, files, image_part, runtime_error, volume,
+};
 use crate::engine::spec::{CGROUP_PARENT, Host, set_namespace_path};
 use crate::engine::{ContainerRecord, EngineError, ExitStatus, NewTask, Stdio, TaskStatus};
 use crate::network::SandboxRecord;
@@ -44,6 +46,7 @@ impl Containers {
         let (this, own, plan) = (self.clone(), id.to_owned(), provision.clone());
         // A file system of the network may take long to mount.
         super::blocking(move || this.provide(&own, &plan)).await?;
+        self.provide_images(id, &provision).await?;
         if self.join_namespaces(&mut record, &provision).await? {
             self.engine.update_container(&record).await?;
         }
@@ -112,6 +115,19 @@ impl Containers {
             stderr: path(!desired.terminal, "stderr"),
             terminal: desired.terminal,
         }
+    }
+
+    /// Mounts the parts of images that a reboot has taken away.
+    async fn provide_images(&self, id: &str, provision: &Provision) -> Result<(), ContainerError> {
+        let mut mounts = provision.mounts.clone();
+        for (key, record) in create::image_snapshots(id, &mut mounts) {
+            let Some(subpath) = record.subpath.clone() else {
+                continue;
+            };
+            let snapshot = self.engine.snapshot_mounts(&key).await?;
+            image_part::mount(snapshot, subpath, record.source.clone()).await?;
+        }
+        Ok(())
     }
 
     /// Makes what a reboot takes away, and what may have changed since the last start.
@@ -347,6 +363,9 @@ impl Containers {
     /// Removes the folders of a container, with what is mounted in them.
     pub(super) fn remove_files(&self, id: &str) -> Result<(), ContainerError> {
         let run = self.state.container_run(id);
+        let images = run.join("images");
+        image_part::unmount_all(&images)
+            .map_err(ContainerError::io(format!("unmount {}", images.display())))?;
         for mount in ["secrets", "shm"] {
             let path = run.join(mount);
             volume::unmount(&path)

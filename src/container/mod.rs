@@ -2,6 +2,7 @@
 //! start, stop and removal.
 
 mod attributes;
+mod cdi;
 mod commit;
 mod copy;
 mod create;
@@ -11,6 +12,7 @@ mod etc;
 mod exec;
 mod files;
 mod filesystem;
+mod image_part;
 mod ineffective;
 mod init;
 mod labels;

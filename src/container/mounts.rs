@@ -231,14 +231,15 @@ impl Mounts<'_> {
             Some(subpath) => inside(&data, subpath)?,
             None => data,
         };
+        let read_only = mount.read_only || volume::is_read_only(record);
         self.records.push(MountRecord {
             kind: "volume".into(),
             name: Some(record.name.clone()),
             source,
             destination: target,
-            read_only: mount.read_only,
+            read_only,
             spec_kind: "bind".into(),
-            options: bind_options(mount.read_only, true, Host::get()),
+            options: bind_options(read_only, true, Host::get()),
             anonymous: record.anonymous,
             ..MountRecord::default()
         });
@@ -261,14 +262,7 @@ fn image(
         ));
     }
     let options = mount.image.as_ref();
-    if let Some(subpath) = options.and_then(|options| options.subpath.as_deref()) {
-        let reason = "only a whole image can be mounted";
-        return Err(ContainerError::invalid(
-            "volumes.image.subpath",
-            subpath,
-            reason,
-        ));
-    }
+    let subpath = options.and_then(|options| options.subpath.clone());
     // A service stands for the image that it runs from.
     let service = creation.project.services.get(source);
     let reference = service
@@ -279,6 +273,7 @@ fn image(
         source: reference.into(),
         destination: target,
         read_only: mount.read_only,
+        subpath: subpath.filter(|subpath| !subpath.is_empty()),
         ..MountRecord::default()
     })
 }

@@ -10,8 +10,9 @@ use std::path::{Path, PathBuf};
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
 
+use super::provision::Names;
 use crate::engine::{EngineOptions, hex};
-use crate::network::PublishedPort;
+use crate::network::{Endpoint, PublishedPort};
 use crate::state::{StateError, StateRoot, create_private_dir, write_atomic};
 
 const DATA: &str = "/var/lib/nerdctl";
@@ -101,6 +102,38 @@ impl Nerdctl {
         }
     }
 
+    /// Gives nerdctl's own containers on the same networks the names of this one. nerdctl rewrites the file `hosts` as it
+    /// likes, so it is not the container's.
+    pub(super) fn show_names(&self, id: &str, name: &str, names: &Names, endpoints: &[Endpoint]) {
+        let shown = || -> io::Result<()> {
+            let folder = self.hosts(id);
+            create_private_dir(&folder).map_err(plain)?;
+            let networks: serde_json::Map<_, _> = endpoints
+                .iter()
+                .map(|endpoint| (endpoint.network.clone(), endpoint.result.clone()))
+                .collect();
+            let hosts = folder.join("hosts");
+            std::fs::write(&hosts, "127.0.0.1\tlocalhost\n")?;
+            std::fs::set_permissions(&hosts, Permissions::from_mode(0o644))?;
+            let about = json!({
+                "ID": id,
+                "Networks": networks,
+                "Hostname": names.hostname,
+                "ExtraHosts": {},
+                "Name": name,
+                "Domainname": names.domainname,
+            });
+            write(&folder.join("meta.json"), &about)
+        };
+        if let Err(error) = shown() {
+            tracing::warn!(id, %error, "cannot tell nerdctl the names of the container");
+        }
+    }
+
+    fn hosts(&self, id: &str) -> PathBuf {
+        self.folder("etchosts").join(id)
+    }
+
     /// Says when the container was started last.
     pub(super) fn started(state: &StateRoot, id: &str) {
         let lifecycle = json!({ "started_at": jiff::Timestamp::now(), "create_error": false });
@@ -112,6 +145,7 @@ impl Nerdctl {
     /// Takes away what [`Nerdctl::show`] made, and the folder that nerdctl makes of any container that it lists.
     pub(super) fn hide(&self, id: &str, name: &str) -> io::Result<()> {
         super::lifecycle::remove_folder(&self.container(id))?;
+        super::lifecycle::remove_folder(&self.hosts(id))?;
         let file = self.name(name);
         // The name may have gone to another container meanwhile.
         if !name.is_empty() && std::fs::read_to_string(&file).is_ok_and(|owner| owner == id) {
@@ -206,10 +240,26 @@ mod tests {
         let volume = nerdctl.folder("volumes").join("data");
         assert_eq!(std::fs::read_link(&volume).unwrap(), state.volume("data"));
 
+        let names = Names {
+            hostname: "one".into(),
+            ..Names::default()
+        };
+        let endpoint = Endpoint {
+            network: "shop_default".into(),
+            result: json!({ "ips": [{ "address": "10.0.0.2/24" }] }),
+            ..Endpoint::default()
+        };
+        nerdctl.show_names("one", "shop-web-1", &names, &[endpoint]);
+        let about = std::fs::read(nerdctl.hosts("one").join("meta.json")).unwrap();
+        let about: serde_json::Value = serde_json::from_slice(&about).unwrap();
+        let address = &about["Networks"]["shop_default"]["ips"][0]["address"];
+        assert_eq!(address, "10.0.0.2/24");
+
         // A recreate: the new one takes the name before the old one goes.
         nerdctl.show(&state, "two", "shop-web-1", &[], ["data"].into_iter());
         nerdctl.hide("one", "shop-web-1").unwrap();
         assert!(!folder.is_symlink() && state.container("one").exists());
+        assert!(!nerdctl.hosts("one").exists());
         assert_eq!(std::fs::read_to_string(&name).unwrap(), "two");
         nerdctl.hide("two", "shop-web-1").unwrap();
         nerdctl.hide("two", "shop-web-1").unwrap();

@@ -106,6 +106,8 @@ pub(super) struct MountRecord {
     pub(super) spec_kind: String,
     pub(super) options: Vec<String>,
     pub(super) anonymous: bool,
+    /// What is mounted of an image, if not all of it.
+    pub(super) subpath: Option<String>,
 }
 
 impl Provision {

@@ -289,11 +289,19 @@ pub(super) fn unmount(path: &Path) -> io::Result<()> {
 }
 
 fn mount(target: &Path, kind: &str, device: &str, options: &str) -> io::Result<()> {
+    let (flags, data) = arguments(options)?;
+    let data = std::ffi::CString::new(data)?;
+    rustix::mount::mount(device, target, kind, flags, data.as_c_str())?;
+    Ok(())
+}
+
+/// What the kernel is told of `o`: flags, and the options of the file system.
+fn arguments(options: &str) -> io::Result<(MountFlags, String)> {
     let mut flags = MountFlags::empty();
     let mut data = Vec::new();
     for option in options.split(',').filter(|option| !option.is_empty()) {
         match option {
-            "rw" | "defaults" => {}
+            "rw" | "defaults" | "suid" | "dev" | "exec" | "async" | "atime" => {}
             "ro" => flags |= MountFlags::RDONLY,
             "nosuid" => flags |= MountFlags::NOSUID,
             "nodev" => flags |= MountFlags::NODEV,
@@ -301,13 +309,19 @@ fn mount(target: &Path, kind: &str, device: &str, options: &str) -> io::Result<(
             "noatime" => flags |= MountFlags::NOATIME,
             "nodiratime" => flags |= MountFlags::NODIRATIME,
             "relatime" => flags |= MountFlags::RELATIME,
+            "strictatime" => flags |= MountFlags::STRICTATIME,
             "sync" => flags |= MountFlags::SYNCHRONOUS,
+            "dirsync" => flags |= MountFlags::DIRSYNC,
             _ => data.push(with_address(option)?),
         }
     }
-    let data = std::ffi::CString::new(data.join(","))?;
-    rustix::mount::mount(device, target, kind, flags, data.as_c_str())?;
-    Ok(())
+    Ok((flags, data.join(",")))
+}
+
+/// Whether `driver_opts` let nobody write to the volume.
+pub(super) fn is_read_only(record: &VolumeRecord) -> bool {
+    let options = record.driver_opts.get("o");
+    options.is_some_and(|options| options.split(',').any(|option| option == "ro"))
 }
 
 /// The kernel wants the server of a network file system as an address.
@@ -401,6 +415,22 @@ mod tests {
             assert!(create(&state, &record(name, &[])).is_err(), "{name}");
             assert!(remove(&state, name).is_err(), "{name}");
         }
+    }
+
+    #[test]
+    fn a_network_file_system_is_mounted_with_the_address_of_its_server() {
+        let nfs = "addr=localhost,ro,nolock,soft,nfsvers=4,noatime,hard";
+        let (flags, data) = arguments(nfs).unwrap();
+        assert_eq!(flags, MountFlags::RDONLY | MountFlags::NOATIME);
+        let address = data.split(',').next().unwrap();
+        assert!(["addr=127.0.0.1", "addr=::1"].contains(&address), "{data}");
+        assert!(data.ends_with(",nolock,soft,nfsvers=4,hard"), "{data}");
+        assert_eq!(
+            arguments("addr=192.0.2.9").unwrap(),
+            (MountFlags::empty(), "addr=192.0.2.9".into())
+        );
+        assert!(is_read_only(&record("v", &[("o", "bind,ro")])));
+        assert!(!is_read_only(&record("v", &[("o", "bind")])));
     }
 
     #[test]

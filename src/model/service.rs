@@ -135,13 +135,31 @@ pub struct Service {
 }
 
 impl Service {
-    /// Replicas wanted: `scale`, else `deploy.replicas`, else 1.
+    /// Replicas wanted: `scale`, else one with a mode that means every host, else `deploy.replicas`, else 1.
     pub fn replicas(&self) -> u32 {
+        let everywhere = self.deploy_mode().starts_with("global");
         let replicas = self
             .scale
-            .or_else(|| self.deploy.as_ref().and_then(|deploy| deploy.replicas))
+            .or_else(|| {
+                let deploy = self.deploy.as_ref().filter(|_| !everywhere);
+                deploy.and_then(|deploy| deploy.replicas)
+            })
             .unwrap_or(1);
         u32::try_from(replicas).unwrap_or(0)
+    }
+
+    /// Whether its containers are to end and are not started again when they have ended well.
+    pub fn is_job(&self) -> bool {
+        self.deploy_mode().ends_with("-job")
+    }
+
+    /// `deploy.mode`.
+    fn deploy_mode(&self) -> &str {
+        let mode = self
+            .deploy
+            .as_ref()
+            .and_then(|deploy| deploy.mode.as_deref());
+        mode.unwrap_or_default()
     }
 }
 

@@ -151,7 +151,7 @@ pub struct SandboxSpec {
 }
 
 /// One interface of a sandbox.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Endpoint {
     pub network: String,
     pub names: Vec<String>,

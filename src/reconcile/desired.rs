@@ -453,7 +453,7 @@ fn restart_policy(service: &Service) -> String {
         .deploy
         .as_ref()
         .and_then(|deploy| deploy.restart_policy.as_ref());
-    match policy {
+    let restart = match policy {
         Some(policy) => match (policy.condition.as_deref(), policy.max_attempts) {
             (Some("none"), _) => "no".into(),
             (Some("on-failure"), Some(attempts)) => format!("on-failure:{attempts}"),
@@ -461,6 +461,11 @@ fn restart_policy(service: &Service) -> String {
             _ => "always".into(),
         },
         None => service.restart.clone().unwrap_or_else(|| "no".into()),
+    };
+    match restart.as_str() {
+        // A job that has ended well is done.
+        "always" | "unless-stopped" if service.is_job() => "on-failure".into(),
+        _ => restart,
     }
 }
 

@@ -3,7 +3,9 @@
 //! They need root and the programs that `scripts/setup` installs; one that is missing is a failure
 //! that names it.
 
+mod attributes;
 mod changes;
+mod escapes;
 mod failures;
 mod files;
 mod harness;

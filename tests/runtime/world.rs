@@ -411,6 +411,11 @@ impl Project<'_> {
         fs::write(self.folder.join(name), text).unwrap();
     }
 
+    /// A path in the folder of the project.
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.folder.join(name)
+    }
+
     /// A `compose` command in the folder of the project.
     pub(crate) fn command<W: Into<OsString>>(&self, words: impl IntoIterator<Item = W>) -> Run {
         self.world

@@ -144,6 +144,8 @@ pub struct ContainerSpec {
     /// In any order; a mount at the place of a default one replaces it.
     pub mounts: Vec<SpecMount>,
     pub annotations: BTreeMap<String, String>,
+    /// OCI hooks by the point in the container's life, as `createContainer`.
+    pub hooks: Vec<(String, Value)>,
 }
 
 const MASKED: [&str; 12] = [
@@ -248,6 +250,12 @@ pub fn build(spec: &ContainerSpec, host: &Host) -> Result<Value, SpecError> {
     });
     if !spec.hostname.is_empty() && spec.namespaces.uts == Namespace::Private {
         document["hostname"] = spec.hostname.clone().into();
+    }
+    for (point, hook) in &spec.hooks {
+        match document["hooks"][point].as_array_mut() {
+            Some(hooks) => hooks.push(hook.clone()),
+            None => document["hooks"][point] = json!([hook]),
+        }
     }
     if !spec.annotations.is_empty() {
         document["annotations"] = json!(spec.annotations);

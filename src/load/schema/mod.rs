@@ -4,6 +4,8 @@
 //! which strings are paths and what its text means. Interpolation, merge, checks, canonical form,
 //! path resolution and output all read this table, so they cannot disagree.
 
+#[cfg(test)]
+mod documented;
 mod json;
 mod resources;
 mod root;
