@@ -57,8 +57,8 @@ pub(crate) struct GlobalArgs {
     /// Include all resources, even those not used by services
     #[arg(long, help_heading = GLOBAL)]
     pub all_resources: bool,
-    /// OCI runtime of services that name none, as `runc` or `crun` [env: COMPOSE_RUNTIME]
-    #[arg(long, value_name = "NAME", help_heading = GLOBAL)]
+    /// OCI runtime of services that name none, as `runc` or `crun`
+    #[arg(long, value_name = "NAME", env = "COMPOSE_RUNTIME", hide_env_values = true, help_heading = GLOBAL)]
     pub runtime: Option<String>,
     /// Socket of containerd
     #[arg(long, value_name = "PATH", env = "CONTAINERD_ADDRESS", hide_env_values = true, help_heading = GLOBAL)]

@@ -221,7 +221,8 @@ struct Mounted {
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 struct Hook {
-    hook_name: String,
+    #[serde(rename = "hookName")]
+    point: String,
     path: PathBuf,
     args: Vec<String>,
     env: Vec<String>,
@@ -272,7 +273,7 @@ impl ContainerEdits {
             .mounts
             .extend(self.mounts.iter().map(Mounted::to_spec));
         for hook in &self.hooks {
-            edits.hooks.push((hook.hook_name.clone(), hook.to_json()));
+            edits.hooks.push((hook.point.clone(), hook.to_json()));
         }
         edits.groups.extend(&self.additional_gids);
         Ok(())

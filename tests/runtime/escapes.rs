@@ -194,9 +194,9 @@ fn a_container_without_privileges_finds_nothing_of_the_host() {
             try umount /proc/sys; try umount /etc/hosts
             try unshare -m true; try unshare -U true; try nsenter -t 1 -m true; try pivot_root / /tmp/m
             try sh -c 'echo b >/proc/sysrq-trigger'; try sh -c 'echo /x >/proc/sys/kernel/core_pattern'
-            try sh -c 'echo 1 >/sys/fs/cgroup/release_agent'; try sh -c 'echo 1 >/sys/fs/cgroup/memory/notify_on_release'
-            try mkdir /sys/fs/cgroup/memory/x; try mkdir /sys/fs/cgroup/x; try sh -c 'echo x >/sys/kernel/uevent_helper'
-            try dmesg; try insmod /bin/busybox; try date -s 2001-01-01; try swapoff -a; try hostname other
+            try sh -c 'echo 1 >/sys/fs/cgroup/memory/release_agent'; try sh -c 'echo 1 >/sys/fs/cgroup/memory/notify_on_release'
+            try mkdir /sys/fs/cgroup/memory/x; try sh -c 'echo x >/sys/kernel/uevent_helper'
+            try dmesg; try insmod /bin/busybox; try swapoff -a; try hostname other
             try ip link set lo down; try reboot -f; try cat /proc/kcore; try test -s /proc/keys; try test -s /proc/timer_list
             try chroot /proc/1/root/../../.. cat {outside}/treasure
             true");
