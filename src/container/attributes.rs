@@ -438,7 +438,7 @@ mod tests {
         assert_eq!((rules[0].access.as_str(), rules[1].major), ("r", Some(10)));
         let service = Service {
             devices: vec![DeviceMapping {
-                source: "vendor.com/gpu=all".into(),
+                source: "relative/path".into(),
                 ..DeviceMapping::default()
             }],
             ..Service::default()

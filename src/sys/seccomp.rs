@@ -35,18 +35,28 @@ struct Version {
 
 type Context = *mut c_void;
 
+type GetVersion = unsafe extern "C" fn() -> *const Version;
+type Init = unsafe extern "C" fn(u32) -> Context;
+type Release = unsafe extern "C" fn(Context);
+type SetAttribute = unsafe extern "C" fn(Context, c_uint, u32) -> c_int;
+type ResolveArchitecture = unsafe extern "C" fn(*const c_char) -> u32;
+type AddArchitecture = unsafe extern "C" fn(Context, u32) -> c_int;
+type ResolveCall = unsafe extern "C" fn(u32, *const c_char) -> c_int;
+type AddRule = unsafe extern "C" fn(Context, u32, c_int, c_uint, *const Comparison) -> c_int;
+type Export = unsafe extern "C" fn(Context, c_int) -> c_int;
+
 /// The functions of the library that we call.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Library {
-    version: unsafe extern "C" fn() -> *const Version,
-    init: unsafe extern "C" fn(u32) -> Context,
-    release: unsafe extern "C" fn(Context),
-    attribute: unsafe extern "C" fn(Context, c_uint, u32) -> c_int,
-    architecture: unsafe extern "C" fn(*const c_char) -> u32,
-    add_architecture: unsafe extern "C" fn(Context, u32) -> c_int,
-    call: unsafe extern "C" fn(u32, *const c_char) -> c_int,
-    add_rule: unsafe extern "C" fn(Context, u32, c_int, c_uint, *const Comparison) -> c_int,
-    export: unsafe extern "C" fn(Context, c_int) -> c_int,
+    version: GetVersion,
+    init: Init,
+    release: Release,
+    attribute: SetAttribute,
+    architecture: ResolveArchitecture,
+    add_architecture: AddArchitecture,
+    call: ResolveCall,
+    add_rule: AddRule,
+    export: Export,
 }
 
 impl Library {
@@ -60,22 +70,22 @@ impl Library {
             NonNull::new(unsafe { libc::dlsym(library.as_ptr(), name.as_ptr()) })
         };
         macro_rules! function {
-            ($name:literal) => {
+            ($kind:ty, $name:literal) => {
                 // SAFETY: the library's header gives the function of this name the type of the field; a function's
                 // address and a pointer have the same form on every Linux.
-                unsafe { std::mem::transmute(find($name)?) }
+                unsafe { std::mem::transmute::<NonNull<c_void>, $kind>(find($name)?) }
             };
         }
         Some(Self {
-            version: function!(c"seccomp_version"),
-            init: function!(c"seccomp_init"),
-            release: function!(c"seccomp_release"),
-            attribute: function!(c"seccomp_attr_set"),
-            architecture: function!(c"seccomp_arch_resolve_name"),
-            add_architecture: function!(c"seccomp_arch_add"),
-            call: function!(c"seccomp_syscall_resolve_name_arch"),
-            add_rule: function!(c"seccomp_rule_add_array"),
-            export: function!(c"seccomp_export_bpf"),
+            version: function!(GetVersion, c"seccomp_version"),
+            init: function!(Init, c"seccomp_init"),
+            release: function!(Release, c"seccomp_release"),
+            attribute: function!(SetAttribute, c"seccomp_attr_set"),
+            architecture: function!(ResolveArchitecture, c"seccomp_arch_resolve_name"),
+            add_architecture: function!(AddArchitecture, c"seccomp_arch_add"),
+            call: function!(ResolveCall, c"seccomp_syscall_resolve_name_arch"),
+            add_rule: function!(AddRule, c"seccomp_rule_add_array"),
+            export: function!(Export, c"seccomp_export_bpf"),
         })
     }
 

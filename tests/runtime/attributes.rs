@@ -340,6 +340,9 @@ fn processes_and_limits_are_those_of_the_file() {
             "shared\n/sbin/docker-init\n"
         );
         let _down = project.compose("down").success();
+        // A parent that the user has named is the user's, with whatever limits it has.
+        let parents = "rmdir /sys/fs/cgroup/compose-of-its-own /sys/fs/cgroup/*/compose-of-its-own 2>/dev/null; true";
+        let _removed = world.command("sh").args(["-c", parents]).run().success();
     });
 }
 
