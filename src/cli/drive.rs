@@ -5,6 +5,7 @@ use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::time::{MissedTickBehavior, interval};
+use tokio_util::sync::CancellationToken;
 
 use super::error::CommandError;
 use super::progress::Renderer;
@@ -58,10 +59,38 @@ impl Interrupts {
 /// Where a stack's operation tells what happens.
 pub(crate) type Replies = UnboundedSender<Reply>;
 
+/// As [`drive`], for work that has something to put in order before it ends: the first signal asks it to, the second
+/// does not wait for it.
+pub(crate) async fn drive_until<T>(
+    ui: &mut Ui,
+    operation: &'static str,
+    work: impl AsyncFnOnce(Replies, CancellationToken) -> Result<T, StackError>,
+) -> Result<T, CommandError> {
+    let cancel = CancellationToken::new();
+    let asked = cancel.clone();
+    let result = drive_with(ui, operation, Some(&cancel), async |replies| {
+        work(replies, asked).await
+    })
+    .await;
+    if cancel.is_cancelled() {
+        return Err(CommandError::interrupted());
+    }
+    result
+}
+
 /// Runs `work` and shows what it tells. A signal ends it: what runs is cancelled with the future.
 pub(crate) async fn drive<T>(
     ui: &mut Ui,
     operation: &'static str,
+    work: impl AsyncFnOnce(Replies) -> Result<T, StackError>,
+) -> Result<T, CommandError> {
+    drive_with(ui, operation, None, work).await
+}
+
+async fn drive_with<T>(
+    ui: &mut Ui,
+    operation: &'static str,
+    cancel: Option<&CancellationToken>,
     work: impl AsyncFnOnce(Replies) -> Result<T, StackError>,
 ) -> Result<T, CommandError> {
     let (sender, mut replies) = unbounded_channel();
@@ -84,7 +113,10 @@ pub(crate) async fn drive<T>(
                 CommandError::from(error)
             }),
             // Cancel-safe by contract.
-            _ = interrupts.next() => break Err(CommandError::interrupted()),
+            _ = interrupts.next() => match cancel.filter(|cancel| !cancel.is_cancelled()) {
+                Some(cancel) => cancel.cancel(),
+                None => break Err(CommandError::interrupted()),
+            },
             // Cancel-safe: a tick that is lost is drawn by the next.
             _ = frames.tick() => renderer.tick(ui),
         }

@@ -1,4 +1,4 @@
-//! Spans of time and exact moments as Docker words them.
+//! Spans of time, exact moments and sizes as Docker words them.
 
 use std::time::Duration;
 

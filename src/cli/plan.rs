@@ -51,7 +51,8 @@ pub(crate) fn human(project: &str, plan: &Plan, show_values: bool, color: bool) 
 }
 
 /// What can happen to a resource, its sign and its colour, in the order of the summary.
-const ORDER: [(&str, char, &str); 8] = [
+const ORDER: [(&str, char, &str); 9] = [
+    ("pull", '+', "32"),
     ("create", '+', "32"),
     ("start", '>', "32"),
     ("update", '~', "33"),

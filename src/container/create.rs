@@ -193,7 +193,7 @@ impl Containers {
         for (key, record) in image_snapshots(id, &mut planned.records) {
             let reference = record.source.to_string_lossy().into_owned();
             let directory = &creation.project.working_dir;
-            let platform = creation.service.platform.as_deref();
+            let platform = creation.project.platform(creation.service);
             let image = self
                 .images
                 .ensure(&reference, directory, platform, creation.lease)

@@ -70,7 +70,8 @@ fn compose(creation: &Creation<'_>) -> Vec<(String, String)> {
             if desired.one_off { "True" } else { "False" }.into(),
         ),
         (label::CONFIG_HASH, desired.config_hash.clone()),
-        (label::IMAGE, image.id.clone()),
+        // That of the manifest of its platform: the same as is compared to find out whether the image is another one.
+        (label::IMAGE, image.digest.clone()),
         (label::DEPENDS_ON, depends_on.join(",")),
         (
             label::WORKING_DIR,
@@ -236,7 +237,7 @@ mod tests {
             ..Desired::default()
         };
         let mut image = Image {
-            id: "sha256:0f1e".into(),
+            digest: "sha256:0f1e".into(),
             platform: "linux/amd64".into(),
             ..Image::default()
         };

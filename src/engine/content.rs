@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 
 use containerd_client::services::v1::content_client::ContentClient;
 use containerd_client::services::v1::{
-    AbortRequest, Info, InfoRequest, ReadContentRequest, UpdateRequest, WriteAction,
-    WriteContentRequest, WriteContentResponse,
+    AbortRequest, Info, InfoRequest, ReadContentRequest, ReadContentResponse, StatusRequest,
+    UpdateRequest, WriteAction, WriteContentRequest, WriteContentResponse,
 };
 use prost_types::FieldMask;
 use serde::{Deserialize, Serialize};
@@ -88,14 +88,25 @@ impl From<Status> for WriteFailure {
 impl Engine {
     /// Size in bytes of a blob; `None` if it is not there.
     pub async fn content_size(&self, digest: &str) -> Result<Option<u64>, EngineError> {
+        let info = self.content_info(digest).await?;
+        Ok(info.map(|info| u64::try_from(info.size).unwrap_or(0)))
+    }
+
+    /// Labels of a blob; `None` if it is not there.
+    pub async fn content_labels(
+        &self,
+        digest: &str,
+    ) -> Result<Option<BTreeMap<String, String>>, EngineError> {
+        let info = self.content_info(digest).await?;
+        Ok(info.map(|info| info.labels.into_iter().collect()))
+    }
+
+    async fn content_info(&self, digest: &str) -> Result<Option<Info>, EngineError> {
         let request = InfoRequest {
             digest: digest.into(),
         };
         match content_client(self.api()).info(request).await {
-            Ok(answer) => {
-                let info = answer.into_inner().info.unwrap_or_default();
-                Ok(Some(u64::try_from(info.size).unwrap_or(0)))
-            }
+            Ok(answer) => Ok(Some(answer.into_inner().info.unwrap_or_default())),
             Err(status) if status.code() == Code::NotFound => Ok(None),
             Err(status) => Err(self.failed(&format!("look up blob `{digest}`"), &status)),
         }
@@ -145,7 +156,7 @@ impl Engine {
     ) -> Result<(), EngineError> {
         let digest = &descriptor.digest;
         let operation = format!("store blob `{digest}`");
-        let reference = format!("compose-{digest}");
+        let reference = reference(digest);
         let started = Instant::now();
         let mut fresh = false;
         loop {
@@ -187,44 +198,85 @@ impl Engine {
         source: &ContentSource,
         labels: &BTreeMap<String, String>,
     ) -> Result<(), WriteFailure> {
-        let total = i64::try_from(descriptor.size)
-            .map_err(|_large| Status::invalid_argument("the blob is too large"))?;
-        let request = |action: WriteAction, offset: u64| WriteContentRequest {
-            action: action.into(),
-            r#ref: reference.into(),
-            total,
-            expected: descriptor.digest.clone(),
-            offset: i64::try_from(offset).unwrap_or(total),
-            ..WriteContentRequest::default()
-        };
-        let (sender, receiver) = mpsc::channel(1);
-        let send = async |request| {
-            // The answer below tells why containerd hung up.
-            let _hung_up = sender.send(request).await;
-        };
-        send(request(WriteAction::Stat, 0)).await;
-        let mut answers = content_client(api)
-            .write(ReceiverStream::new(receiver))
-            .await?
-            .into_inner();
-        let mut offset = u64::try_from(next(&mut answers).await?.offset).unwrap_or(0);
-        while offset < descriptor.size {
-            let length = CHUNK.min(descriptor.size - offset);
+        let mut stream = WriteStream::open(api, reference, descriptor).await?;
+        while stream.offset < descriptor.size {
+            let length = CHUNK.min(descriptor.size - stream.offset);
             let data = source
-                .read(offset, usize::try_from(length).unwrap_or(usize::MAX))
+                .read(stream.offset, usize::try_from(length).unwrap_or(usize::MAX))
                 .await
                 .map_err(WriteFailure::Source)?;
-            let mut write = request(WriteAction::Write, offset);
-            write.data = data;
-            send(write).await;
-            next(&mut answers).await?;
-            offset += length;
+            stream.write(data).await?;
         }
-        let mut commit = request(WriteAction::Commit, descriptor.size);
-        commit.labels = super::to_map(labels);
-        send(commit).await;
-        next(&mut answers).await?;
+        stream.commit(labels).await?;
         Ok(())
+    }
+
+    /// Begins or goes on with writing a blob piece by piece. What is written stays for a day if the blob does not get
+    /// whole, whatever becomes of leases; the blob itself must be put under one with [`Engine::hold_content`] before.
+    /// Waits for another writer of the same blob as long as that gets on.
+    pub async fn open_content(&self, descriptor: &Descriptor) -> Result<OpenContent, EngineError> {
+        let reference = reference(&descriptor.digest);
+        let mut waited = (Instant::now(), None);
+        loop {
+            let opened = WriteStream::open(self.api(), &reference, descriptor).await;
+            let status = match opened {
+                Ok(stream) if stream.offset <= descriptor.size => {
+                    return Ok(OpenContent::Writer(Box::new(ContentWriter {
+                        engine: self.clone(),
+                        stream,
+                        operation: format!("store blob `{}`", descriptor.digest),
+                    })));
+                }
+                Ok(_overlong) => {
+                    self.abort_write(&reference).await;
+                    continue;
+                }
+                Err(status) => status,
+            };
+            match status.code() {
+                Code::AlreadyExists => return Ok(OpenContent::Exists),
+                Code::Unavailable
+                    if std::error::Error::source(&status).is_none()
+                        && waited.0.elapsed() < LOCKED_TIMEOUT =>
+                {
+                    let progress = self.written(&reference).await;
+                    if progress != waited.1 {
+                        waited = (Instant::now(), progress);
+                    }
+                    tokio::time::sleep(LOCKED_PAUSE).await;
+                }
+                _ => {
+                    let operation = format!("store blob `{}`", descriptor.digest);
+                    return Err(self.failed(&operation, &status));
+                }
+            }
+        }
+    }
+
+    /// Bytes that another writer has written so far.
+    async fn written(&self, reference: &str) -> Option<i64> {
+        let request = StatusRequest {
+            r#ref: reference.into(),
+        };
+        let answer = content_client(self.api()).status(request).await.ok()?;
+        Some(answer.into_inner().status?.offset)
+    }
+
+    /// The bytes of a blob from its start on, piece by piece, as they are asked for.
+    pub async fn stream_content(&self, digest: &str) -> Result<ContentReader, EngineError> {
+        let operation = format!("read blob `{digest}`");
+        let request = ReadContentRequest {
+            digest: digest.into(),
+            offset: 0,
+            size: 0,
+        };
+        let answer = content_client(self.api()).read(request).await;
+        let answer = answer.map_err(|status| self.failed(&operation, &status))?;
+        Ok(ContentReader {
+            engine: self.clone(),
+            stream: answer.into_inner(),
+            operation,
+        })
     }
 
     async fn abort_write(&self, reference: &str) {
@@ -261,17 +313,164 @@ impl Engine {
     }
 }
 
+/// A blob that is to be written.
+#[derive(Debug)]
+pub enum OpenContent {
+    /// It is there already.
+    Exists,
+    Writer(Box<ContentWriter>),
+}
+
+/// A blob that is being written. Dropping it keeps what it has, for whoever goes on.
+#[derive(Debug)]
+pub struct ContentWriter {
+    engine: Engine,
+    stream: WriteStream,
+    operation: String,
+}
+
+impl ContentWriter {
+    /// Bytes that are there already.
+    pub fn offset(&self) -> u64 {
+        self.stream.offset
+    }
+
+    /// Adds bytes; at most a few megabytes at once.
+    pub async fn write(&mut self, data: Vec<u8>) -> Result<(), EngineError> {
+        let written = self.stream.write(data).await;
+        written.map_err(|status| self.engine.failed(&self.operation, &status))
+    }
+
+    /// Ends the blob and gives it `labels`. False: it is not what it was announced as, and is dropped.
+    pub async fn commit(mut self, labels: &BTreeMap<String, String>) -> Result<bool, EngineError> {
+        match self.stream.commit(labels).await {
+            Ok(()) => Ok(true),
+            Err(status) => match status.code() {
+                Code::AlreadyExists => Ok(true),
+                Code::FailedPrecondition | Code::OutOfRange | Code::InvalidArgument => {
+                    self.discard().await;
+                    Ok(false)
+                }
+                _ => Err(self.engine.failed(&self.operation, &status)),
+            },
+        }
+    }
+
+    /// Drops what was written.
+    pub async fn discard(self) {
+        let Self { engine, stream, .. } = self;
+        let reference = stream.reference.clone();
+        drop(stream);
+        engine.abort_write(&reference).await;
+    }
+}
+
+/// A blob that is being read.
+#[derive(Debug)]
+pub struct ContentReader {
+    engine: Engine,
+    stream: Streaming<ReadContentResponse>,
+    operation: String,
+}
+
+impl ContentReader {
+    /// The next bytes; `None` at the end.
+    pub async fn next(&mut self) -> Result<Option<Vec<u8>>, EngineError> {
+        let message = self.stream.message().await;
+        let message = message.map_err(|status| self.engine.failed(&self.operation, &status))?;
+        Ok(message.map(|message| message.data))
+    }
+}
+
+/// containerd's end of a write, and how far it is.
+#[derive(Debug)]
+struct WriteStream {
+    sender: mpsc::Sender<WriteContentRequest>,
+    answers: Streaming<WriteContentResponse>,
+    reference: String,
+    expected: String,
+    total: i64,
+    offset: u64,
+}
+
+impl WriteStream {
+    async fn open(api: Api, reference: &str, descriptor: &Descriptor) -> Result<Self, Status> {
+        let total = i64::try_from(descriptor.size)
+            .map_err(|_large| Status::invalid_argument("the blob is too large"))?;
+        let (sender, receiver) = mpsc::channel(1);
+        let first = WriteContentRequest {
+            action: WriteAction::Stat.into(),
+            r#ref: reference.into(),
+            total,
+            expected: descriptor.digest.clone(),
+            ..WriteContentRequest::default()
+        };
+        // The answer below tells why containerd hung up; so it is with all that is sent.
+        let _hung_up = sender.send(first).await;
+        let answers = content_client(api)
+            .write(ReceiverStream::new(receiver))
+            .await?
+            .into_inner();
+        let mut stream = Self {
+            sender,
+            answers,
+            reference: reference.into(),
+            expected: descriptor.digest.clone(),
+            total,
+            offset: 0,
+        };
+        stream.offset = u64::try_from(stream.answer().await?.offset).unwrap_or(0);
+        Ok(stream)
+    }
+
+    fn request(&self, action: WriteAction) -> WriteContentRequest {
+        WriteContentRequest {
+            action: action.into(),
+            r#ref: self.reference.clone(),
+            total: self.total,
+            expected: self.expected.clone(),
+            offset: i64::try_from(self.offset).unwrap_or(self.total),
+            ..WriteContentRequest::default()
+        }
+    }
+
+    async fn write(&mut self, data: Vec<u8>) -> Result<(), Status> {
+        let length = data.len() as u64;
+        let request = WriteContentRequest {
+            data,
+            ..self.request(WriteAction::Write)
+        };
+        let _hung_up = self.sender.send(request).await;
+        self.answer().await?;
+        self.offset += length;
+        Ok(())
+    }
+
+    async fn commit(&mut self, labels: &BTreeMap<String, String>) -> Result<(), Status> {
+        let request = WriteContentRequest {
+            labels: super::to_map(labels),
+            ..self.request(WriteAction::Commit)
+        };
+        let _hung_up = self.sender.send(request).await;
+        self.answer().await?;
+        Ok(())
+    }
+
+    async fn answer(&mut self) -> Result<WriteContentResponse, Status> {
+        let ended = || Status::aborted("containerd ended the write");
+        self.answers.message().await?.ok_or_else(ended)
+    }
+}
+
+/// The name under which the unfinished blob is kept.
+fn reference(digest: &str) -> String {
+    format!("compose-{digest}")
+}
+
 fn content_client(api: Api) -> ContentClient<Api> {
     ContentClient::new(api)
         .max_decoding_message_size(MESSAGE_LIMIT)
         .max_encoding_message_size(MESSAGE_LIMIT)
-}
-
-async fn next(
-    answers: &mut Streaming<WriteContentResponse>,
-) -> Result<WriteContentResponse, WriteFailure> {
-    let ended = || Status::aborted("containerd ended the write");
-    Ok(answers.message().await?.ok_or_else(ended)?)
 }
 
 impl From<&Descriptor> for containerd_client::types::Descriptor {

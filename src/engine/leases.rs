@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use containerd_client::services::v1::leases_client::LeasesClient;
 use containerd_client::services::v1::{
-    CreateRequest, DeleteRequest, Lease, ListRequest as ListLeasesRequest,
+    AddResourceRequest, CreateRequest, DeleteRequest, Lease, ListRequest as ListLeasesRequest,
+    Resource,
 };
 use jiff::Timestamp;
 use tonic::Code;
@@ -43,6 +44,23 @@ impl Engine {
             .await
             .map_err(|status| self.failed_on(&format!("create {what}"), &what, &status))?;
         Ok(())
+    }
+
+    /// Has `lease` hold a blob, even before it is there.
+    pub async fn hold_content(&self, lease: &str, digest: &str) -> Result<(), EngineError> {
+        let request = AddResourceRequest {
+            id: lease.into(),
+            resource: Some(Resource {
+                id: digest.into(),
+                r#type: "content".into(),
+            }),
+        };
+        let what = format!("lease `{lease}`");
+        match self.leases_client().add_resource(request).await {
+            Ok(_empty) => Ok(()),
+            Err(status) if status.code() == Code::AlreadyExists => Ok(()),
+            Err(status) => Err(self.failed_on(&format!("add to {what}"), &what, &status)),
+        }
     }
 
     /// Not an error if it is gone.

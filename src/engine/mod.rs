@@ -27,7 +27,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use jiff::Timestamp;
 
 pub use connect::Engine;
-pub use content::{ContentSource, Descriptor};
+pub use content::{ContentReader, ContentSource, ContentWriter, Descriptor, OpenContent};
 pub use error::EngineError;
 pub use images::ImageRecord;
 pub use metrics::Usage;

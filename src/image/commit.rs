@@ -6,8 +6,8 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
+use super::choice::damaged;
 use super::config::{CONFIG_TYPE, DOCUMENT_LIMIT, MANIFEST_TYPE, digest_of};
-use super::facts::damaged;
 use super::reference::parse_reference;
 use super::{ImageError, Images};
 use crate::engine::{ContentSource, Descriptor, ImageRecord};

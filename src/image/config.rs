@@ -21,6 +21,11 @@ pub(super) const INDEX_TYPES: [&str; 2] = [
 ];
 pub(super) const MANIFEST_TYPE: &str = "application/vnd.oci.image.manifest.v1+json";
 pub(super) const CONFIG_TYPE: &str = "application/vnd.oci.image.config.v1+json";
+/// Other kinds of configuration that images have; old tools wrote the last one.
+const OTHER_CONFIG_TYPES: [&str; 2] = [
+    "application/vnd.docker.container.image.v1+json",
+    "application/octet-stream",
+];
 
 /// Reads `null` as the default.
 pub(super) fn nullable<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(
@@ -66,12 +71,23 @@ pub(super) struct Manifest {
     pub(super) layers: Vec<Descriptor>,
 }
 
+impl Manifest {
+    /// What it is instead of an image, as a media type; registries hold all sorts of things.
+    pub(super) fn other_kind(&self) -> Option<&str> {
+        let kind = self.config.media_type.as_str();
+        let is_image = kind.is_empty() || kind == CONFIG_TYPE || OTHER_CONFIG_TYPES.contains(&kind);
+        (!is_image).then_some(kind)
+    }
+}
+
 /// The image configuration.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
 pub(super) struct Document {
     #[serde(flatten)]
     pub(super) platform: Platform,
+    /// As RFC 3339.
+    pub(super) created: Option<String>,
     #[serde(deserialize_with = "nullable")]
     config: Process,
     #[serde(deserialize_with = "nullable")]

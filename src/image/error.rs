@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use thiserror::Error;
 
+use super::RegistryError;
 use crate::engine::EngineError;
 
 /// An image could not be had.
@@ -17,6 +18,28 @@ pub enum ImageError {
     },
     #[error("image `{reference}` is not in containerd's store")]
     Missing { reference: String },
+    #[error(
+        "image `{reference}` is not in containerd's store, and its `pull_policy` is `{policy}`"
+    )]
+    NotPulled { reference: String, policy: String },
+    #[error("cannot pull image `{reference}`")]
+    Pull {
+        reference: String,
+        #[source]
+        source: RegistryError,
+    },
+    #[error("cannot push image `{reference}`")]
+    Push {
+        reference: String,
+        #[source]
+        source: RegistryError,
+    },
+    #[error("`{reference}` is no image but `{kind}`")]
+    NotAnImage { reference: String, kind: String },
+    #[error("image `{reference}` has a layer of the kind `{kind}`, which cannot be unpacked")]
+    LayerKind { reference: String, kind: String },
+    #[error("image `{reference}` is in the first Docker format, which containerd does not run")]
+    FirstFormat { reference: String },
     #[error("image `{reference}` has no variant for {platform}")]
     NoPlatform { reference: String, platform: String },
     #[error("cannot import {}", path.display())]
@@ -48,10 +71,23 @@ impl ImageError {
                 )]
             }
             Self::Missing { .. } => vec![
-                "bring it in with `ctr image import FILE`, \
+                "bring it in with `compose pull` or `ctr image import FILE`, \
                  or name an archive: `image: oci-archive:FILE`"
                     .into(),
             ],
+            Self::NotPulled { .. } => {
+                vec![
+                    "bring it in with `compose pull --policy missing`, or change the policy".into(),
+                ]
+            }
+            Self::Pull { source, .. } | Self::Push { source, .. } => source.hints(),
+            Self::NotAnImage { .. } => {
+                vec!["registries also hold charts, signatures and other artifacts, which cannot be run".into()]
+            }
+            Self::LayerKind { .. } => vec!["it is encrypted or of a format of its own".into()],
+            Self::FirstFormat { .. } => {
+                vec!["pull it with a current tool and push it again: that converts it".into()]
+            }
             Self::NoPlatform { .. } => {
                 vec!["`platform:` of the service chooses among the variants of an image".into()]
             }

@@ -1,21 +1,16 @@
 //! What an image record amounts to on a platform, read from the content store once and kept on disk.
 
-use std::collections::VecDeque;
 use std::path::PathBuf;
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use super::config::{
-    DOCUMENT_LIMIT, Document, INDEX_TYPES, Index, Manifest, chain_ids, digest_hex,
-};
-use super::platform::{Platform, Wanted};
+use super::choice::{Stored, choose, read_image};
+use super::config::{Document, Manifest, digest_hex};
+use super::platform::Wanted;
 use super::{Image, ImageError, Images};
 use crate::engine::{Descriptor, ImageRecord};
 use crate::state::{StateError, StateRoot, Versioned, create_private_dir, read_json, write_json};
-
-/// Indexes may be nested; a loop must end.
-const MOST_DOCUMENTS: usize = 256;
 
 /// The file beside the image's digest.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -25,19 +20,6 @@ struct Facts {
 
 impl Versioned for Facts {
     const FORMAT: u64 = 1;
-}
-
-/// A manifest that an image offers.
-struct Candidate {
-    manifest: Descriptor,
-    /// `None`: only the configuration tells.
-    platform: Option<Platform>,
-}
-
-/// What is known of a manifest with its configuration.
-struct Described {
-    manifest: Manifest,
-    document: Document,
 }
 
 impl Images {
@@ -73,54 +55,15 @@ impl Images {
         record: &ImageRecord,
         wanted: &Wanted,
     ) -> Result<Option<Image>, ImageError> {
-        let Some(candidates) = self.candidates(reference, &record.target).await? else {
+        let documents = Stored {
+            engine: &self.engine,
+            reference,
+        };
+        let Some(chosen) = choose(&documents, reference, &record.target, wanted).await? else {
             return Ok(None);
         };
-        let only = candidates.len() == 1;
-        let mut best: Option<(usize, Descriptor)> = None;
-        for candidate in candidates {
-            let platform = match candidate.platform {
-                Some(platform) => platform,
-                // An image of one variant is taken as it is unless a platform is asked for.
-                None if only && !wanted.explicit => {
-                    best = Some((0, candidate.manifest));
-                    break;
-                }
-                None => match self.read_image(reference, &candidate.manifest).await? {
-                    Some(described) => described.document.platform,
-                    None => continue,
-                },
-            };
-            if let Some(rank) = wanted.rank(&platform)
-                && best.as_ref().is_none_or(|(least, _)| rank < *least)
-            {
-                best = Some((rank, candidate.manifest));
-            }
-        }
-        let (_rank, target) = best.ok_or_else(|| ImageError::NoPlatform {
-            reference: reference.into(),
-            platform: wanted.name.clone(),
-        })?;
-        let Some(described) = self.read_image(reference, &target).await? else {
-            return Ok(None);
-        };
-        let layers = &described.manifest.layers;
-        if layers.len() != described.document.diff_ids().len() {
-            return Err(damaged(
-                reference,
-                "manifest and configuration differ in the number of layers",
-            ));
-        }
-        let chain = chain_ids(described.document.diff_ids());
-        let image = Image {
-            reference: record.name.clone(),
-            digest: target.digest,
-            id: described.manifest.config.digest.clone(),
-            chain_id: chain.last().cloned().unwrap_or_default(),
-            platform: described.document.platform.to_string(),
-            size: layers.iter().map(|layer| layer.size).sum(),
-            config: described.document.image_config(),
-        };
+        let image = chosen.image(&record.name);
+        let layers = &chosen.manifest.layers;
         // Some tools drop layers that are unpacked already.
         if image.chain_id.is_empty() || self.engine.snapshot_exists(&image.chain_id).await? {
             return Ok(Some(image));
@@ -133,90 +76,21 @@ impl Images {
         Ok(Some(image))
     }
 
-    /// All manifests below `target`, nested indexes opened; `None` if the target itself is not there.
-    async fn candidates(
-        &self,
-        reference: &str,
-        target: &Descriptor,
-    ) -> Result<Option<Vec<Candidate>>, ImageError> {
-        let mut candidates = Vec::new();
-        let mut queue = VecDeque::from([target.clone()]);
-        let mut read = 0;
-        while let Some(descriptor) = queue.pop_front() {
-            if !INDEX_TYPES.contains(&descriptor.media_type.as_str()) {
-                candidates.push(Candidate {
-                    manifest: descriptor,
-                    platform: None,
-                });
-                continue;
-            }
-            read += 1;
-            if read > MOST_DOCUMENTS {
-                return Err(damaged(reference, "its indexes are nested without end"));
-            }
-            let Some(index) = self
-                .read_document::<Index>(reference, &descriptor.digest)
-                .await?
-            else {
-                if read == 1 {
-                    return Ok(None);
-                }
-                continue;
-            };
-            for entry in index.manifests {
-                if INDEX_TYPES.contains(&entry.media_type.as_str()) {
-                    queue.push_back(entry.descriptor());
-                } else {
-                    candidates.push(Candidate {
-                        manifest: entry.descriptor(),
-                        platform: entry.platform,
-                    });
-                }
-            }
-        }
-        Ok(Some(candidates))
-    }
-
-    async fn read_image(
-        &self,
-        reference: &str,
-        manifest: &Descriptor,
-    ) -> Result<Option<Described>, ImageError> {
-        let Some((manifest, document)) = self.read_manifest(reference, &manifest.digest).await?
-        else {
-            return Ok(None);
-        };
-        Ok(Some(Described { manifest, document }))
-    }
-
     /// A manifest and its configuration.
     pub(super) async fn read_manifest(
         &self,
         reference: &str,
         digest: &str,
     ) -> Result<Option<(Manifest, Document)>, ImageError> {
-        let Some(manifest) = self.read_document::<Manifest>(reference, digest).await? else {
-            return Ok(None);
+        let documents = Stored {
+            engine: &self.engine,
+            reference,
         };
-        let document = self
-            .read_document::<Document>(reference, &manifest.config.digest)
-            .await?;
-        Ok(document.map(|document| (manifest, document)))
-    }
-
-    async fn read_document<T: DeserializeOwned>(
-        &self,
-        reference: &str,
-        digest: &str,
-    ) -> Result<Option<T>, ImageError> {
-        let bytes = self.engine.read_content(digest, 0, DOCUMENT_LIMIT).await?;
-        let parse = |bytes: Vec<u8>| {
-            serde_json::from_slice(&bytes).map_err(|error| ImageError::Damaged {
-                reference: reference.into(),
-                source: Box::new(error),
-            })
+        let manifest = Descriptor {
+            digest: digest.into(),
+            ..Descriptor::default()
         };
-        bytes.map(parse).transpose()
+        read_image(&documents, reference, &manifest).await
     }
 
     /// Has the next look read the content store again.
@@ -230,13 +104,6 @@ impl Images {
                 remove_cache(&entry.path());
             }
         }
-    }
-}
-
-pub(super) fn damaged(reference: &str, what: &str) -> ImageError {
-    ImageError::Damaged {
-        reference: reference.into(),
-        source: what.into(),
     }
 }
 

@@ -1,22 +1,32 @@
 //! Images: references, containerd's image store, archives, unpacking, image configuration.
 
 mod archive;
+mod choice;
 mod commit;
 mod config;
 mod error;
 mod facts;
 mod gate;
 mod import;
+mod layer;
 mod name;
 mod platform;
+mod policy;
+mod pull;
+mod push;
 mod reference;
+mod registry;
+mod remote;
+mod summary;
 mod text_file;
 mod unpack;
 
 use std::path::Path;
+use std::sync::Arc;
 
 use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
+use tokio::sync::Semaphore;
 
 use crate::engine::Engine;
 use crate::state::StateRoot;
@@ -27,6 +37,11 @@ use reference::Source;
 
 pub use commit::NewImage;
 pub use error::ImageError;
+pub use layer::{LayerPhase, LayerProgress, Tell};
+pub use policy::{Cause, InvalidPolicy, PullPolicy};
+pub use registry::{Registry, RegistryError, RegistrySettings};
+pub use remote::{Remote, is_latest};
+pub use summary::{ImageSummary, familiar};
 
 /// An image for one platform, present in containerd's content store.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -44,6 +59,8 @@ pub struct Image {
     pub platform: String,
     /// Bytes of all layers, compressed.
     pub size: u64,
+    /// When it was made, as RFC 3339.
+    pub created: Option<String>,
     pub config: ImageConfig,
 }
 
@@ -71,6 +88,8 @@ pub struct Images {
     engine: Engine,
     state: StateRoot,
     gates: Gates,
+    /// Layers that are fetched at the same time.
+    fetches: Arc<Semaphore>,
 }
 
 impl Images {
@@ -79,7 +98,13 @@ impl Images {
             engine,
             state,
             gates: Gates::default(),
+            fetches: Arc::new(Semaphore::new(pull::FETCHES)),
         }
+    }
+
+    /// Whether `reference` names a file rather than what a registry has.
+    pub fn is_archive(reference: &str) -> bool {
+        reference.starts_with(reference::ARCHIVE_PREFIX)
     }
 
     /// Looks `reference` up without changing anything; `None` if it is not there (for an archive: not imported yet
@@ -143,7 +168,7 @@ impl Images {
             reference: reference.into(),
         };
         let image = image.ok_or_else(missing)?;
-        Box::pin(self.unpack(reference, &image, lease)).await?;
+        Box::pin(self.unpack(reference, &image, lease, &|_layer, _done| {})).await?;
         Ok(image)
     }
 }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use super::ImageError;
 use super::name::Reference;
 
-const ARCHIVE_PREFIX: &str = "oci-archive:";
+pub(super) const ARCHIVE_PREFIX: &str = "oci-archive:";
 
 /// What an image reference means.
 #[derive(Clone, Debug, PartialEq, Eq)]

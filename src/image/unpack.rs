@@ -2,10 +2,13 @@
 
 use std::collections::BTreeMap;
 
+use super::choice::damaged;
 use super::config::chain_ids;
-use super::facts::damaged;
 use super::{Image, ImageError, Images};
 use crate::engine::{Descriptor, EngineError, unique};
+
+/// What is told of each layer while it is unpacked: before, and (true) when it is done.
+pub(super) type Unpacking<'a> = &'a (dyn Fn(&Descriptor, bool) + Send + Sync);
 
 impl Images {
     /// Makes the snapshots of all layers that are not there yet. Others may do the same at the same time: whoever
@@ -15,6 +18,7 @@ impl Images {
         reference: &str,
         image: &Image,
         lease: &str,
+        tell: Unpacking<'_>,
     ) -> Result<(), ImageError> {
         let engine = &self.engine;
         if image.chain_id.is_empty() || engine.snapshot_exists(&image.chain_id).await? {
@@ -49,9 +53,11 @@ impl Images {
                 if engine.content_size(&layer.digest).await?.is_none() {
                     return Err(missing());
                 }
+                tell(layer, false);
                 self.unpack_layer(reference, layer, diff_id, &parent, &chain_id, lease)
                     .await?;
             }
+            tell(layer, true);
             parent = chain_id;
         }
         Ok(())

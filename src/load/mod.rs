@@ -25,6 +25,7 @@ mod normalize;
 mod options;
 mod path;
 mod paths;
+mod pins;
 mod pipeline;
 mod read;
 mod render;

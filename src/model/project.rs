@@ -39,6 +39,17 @@ pub struct Project {
     pub provenance: Provenance,
 }
 
+impl Project {
+    /// The platform for which `service` wants its image: its own, else `DOCKER_DEFAULT_PLATFORM`; `None`: this machine's.
+    pub fn platform<'a>(&'a self, service: &'a Service) -> Option<&'a str> {
+        let default = || self.environment.get("DOCKER_DEFAULT_PLATFORM");
+        let platform = service.platform.as_ref().or_else(default);
+        platform
+            .map(String::as_str)
+            .filter(|platform| !platform.is_empty())
+    }
+}
+
 /// Where a value stands in a file. Lines and columns count from 1; columns count characters.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Origin {

@@ -7,6 +7,7 @@ use indexmap::IndexMap;
 use super::definition::{
     external_definition, network_definition, service_definition, volume_definition,
 };
+use super::pulls::DesiredPull;
 use super::sandbox;
 use crate::container::{Desired, VolumeRecord, label};
 use crate::graph::{namespace_modes, service_reference};
@@ -93,6 +94,10 @@ pub struct DesiredState {
     pub networks: IndexMap<String, DesiredNetwork>,
     /// By key.
     pub volumes: IndexMap<String, DesiredVolume>,
+    /// Images to be pulled, and those that were found to be as their registry has them.
+    pub pulls: Vec<DesiredPull>,
+    /// What was noticed on the way.
+    pub warnings: Vec<String>,
 }
 
 /// Works out what `project` wants.
@@ -126,6 +131,7 @@ pub fn desired(project: &Project, facts: &Facts<'_>) -> DesiredState {
         services,
         networks,
         volumes,
+        ..DesiredState::default()
     }
 }
 
@@ -279,7 +285,7 @@ fn desired_service(
     DesiredService {
         name: service.name.clone(),
         image: image_reference(project, service),
-        platform: service.platform.clone(),
+        platform: project.platform(service).map(str::to_owned),
         is_image_known: image.is_some(),
         replicas: service.replicas(),
         container_name: service.container_name.clone(),

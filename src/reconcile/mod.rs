@@ -8,5 +8,6 @@ pub mod diff;
 pub mod observe;
 pub mod plan;
 pub mod prepare;
+pub mod pulls;
 mod reason;
 mod sandbox;

@@ -14,7 +14,7 @@ mod up;
 pub use down::plan_down;
 pub use error::PlanError;
 pub use lifecycle::{plan_kill, plan_remove, plan_restart, plan_start, plan_stop};
-pub use up::{plan_create, plan_up};
+pub use up::{plan_create, plan_up, selected_services};
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -67,6 +67,13 @@ pub enum Action {
     },
     RemoveVolume {
         name: String,
+    },
+    /// Fetches an image from its registry. `digest`: of the platform's manifest there.
+    PullImage {
+        service: String,
+        reference: String,
+        platform: Option<String>,
+        digest: String,
     },
     /// Import and unpack what the service runs from.
     EnsureImage {
@@ -165,11 +172,12 @@ pub struct Step {
 /// What will happen to one resource, for people.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Change {
-    /// `container`, `network`, `volume`.
+    /// `container`, `network`, `volume`, `image`.
     pub kind: String,
     pub name: String,
     pub service: Option<String>,
-    /// `none`, `completed` (nothing to do either), `create`, `start`, `update`, `signal`, `restart`, `recreate`, `stop`, `kill`,
+    /// `none`, `completed` (nothing to do either), `pull`, `create`, `start`, `update`, `signal`, `restart`, `recreate`,
+    /// `stop`, `kill`,
     /// `remove`.
     pub change: String,
     pub reasons: Vec<Reason>,
@@ -202,6 +210,14 @@ impl Plan {
         containers
             .filter(|change| change.is_none())
             .map(|change| (change.name.as_str(), change.change == "completed"))
+    }
+
+    /// Images that were looked up and are as their registry has them.
+    pub fn unchanged_images(&self) -> impl Iterator<Item = &str> {
+        let images = self.changes.iter().filter(|change| change.kind == "image");
+        images
+            .filter(|change| change.is_none())
+            .map(|change| change.name.as_str())
     }
 
     /// Whether there is nothing to do.
@@ -248,6 +264,10 @@ pub struct UpOptions {
     pub wait: bool,
     /// Seconds.
     pub wait_timeout: Option<u64>,
+    /// `--pull`: goes before the policies of the services.
+    pub pull: Option<String>,
+    /// Tells nothing of layers.
+    pub quiet_pull: bool,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

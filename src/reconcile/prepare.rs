@@ -1,12 +1,17 @@
 //! Gathers what planning needs to know beside the project: which images are here, what configs and secrets contain.
 
-use indexmap::IndexMap;
+use std::sync::Arc;
+
+use jiff::Timestamp;
 use thiserror::Error;
 
-use super::contents::{ContentsError, contents};
-use super::desired::{DesiredState, Facts, desired, image_reference};
-use crate::image::{Image, ImageError, Images};
-use crate::model::{Project, config_hash};
+use super::contents::ContentsError;
+use super::desired::DesiredState;
+use super::plan::{PlanError, UpOptions, selected_services};
+use super::pulls::{PullSelection, Survey};
+use crate::image::{ImageError, Images, InvalidPolicy, Registry};
+use crate::model::Project;
+use crate::supervisor::protocol::Failure;
 
 /// What a project wants could not be worked out.
 #[derive(Debug, Error)]
@@ -15,32 +20,65 @@ pub enum PrepareError {
     Contents(#[from] ContentsError),
     #[error(transparent)]
     Image(#[from] ImageError),
+    #[error(transparent)]
+    Plan(#[from] PlanError),
+    #[error("service `{service}` has a wrong `pull_policy`")]
+    Policy {
+        service: String,
+        #[source]
+        source: InvalidPolicy,
+    },
+    /// Images that cannot be pulled.
+    #[error("images cannot be pulled")]
+    Pull(Vec<Failure>),
 }
 
-/// Works out what `project` wants on this host. Changes nothing: an image that is not here yet stays unknown.
-pub async fn prepare(images: &Images, project: &Project) -> Result<DesiredState, PrepareError> {
-    let contents = contents(project)?;
-    let mut found: IndexMap<(String, Option<&str>), Option<Image>> = IndexMap::new();
-    let mut by_service = IndexMap::new();
-    for service in project
-        .services
-        .values()
-        .filter(|service| service.provider.is_none())
-    {
-        let key = (
-            image_reference(project, service),
-            service.platform.as_deref(),
-        );
-        if !found.contains_key(&key) {
-            let image = images.find(&key.0, &project.working_dir, key.1).await?;
-            found.insert(key.clone(), image);
+impl PrepareError {
+    /// One failure for each thing that is wrong.
+    pub fn failures(self) -> Vec<Failure> {
+        let hints = match &self {
+            Self::Image(error) => error.hints(),
+            Self::Plan(error) => error.hints(),
+            _ => Vec::new(),
+        };
+        match self {
+            Self::Pull(failures) => failures,
+            error => vec![Failure {
+                hints,
+                ..Failure::from_error("", &error)
+            }],
         }
-        by_service.insert(service.name.clone(), found[&key].clone());
     }
-    let facts = Facts {
-        images: &by_service,
-        contents: &contents,
-        config_hash,
+}
+
+/// Works out what `up` wants. Asks the registries of images that are to be pulled, and changes nothing.
+pub async fn prepare_up(
+    images: &Images,
+    registry: &Arc<Registry>,
+    project: &Project,
+    options: &UpOptions,
+) -> Result<DesiredState, PrepareError> {
+    let mut survey = survey_up(images, project, options).await?;
+    survey.look_up(images, registry, project).await?;
+    survey.desired(project)
+}
+
+/// Looks at the images that `up` needs, on this host only.
+pub async fn survey_up(
+    images: &Images,
+    project: &Project,
+    options: &UpOptions,
+) -> Result<Survey, PrepareError> {
+    let services = selected_services(project, options)?;
+    let selection = PullSelection {
+        services: &services,
+        policy: options.pull.as_deref(),
+        now: Timestamp::now(),
     };
-    Ok(desired(project, &facts))
+    Survey::new(images, project, Some(selection)).await
+}
+
+/// Works out what `project` wants on this host. Asks no registry: an image that is not here yet stays unknown.
+pub async fn prepare(images: &Images, project: &Project) -> Result<DesiredState, PrepareError> {
+    Survey::new(images, project, None).await?.desired(project)
 }

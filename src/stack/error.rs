@@ -8,6 +8,7 @@ use thiserror::Error;
 use super::copy::CopyError;
 use crate::container::ContainerError;
 use crate::engine::EngineError;
+use crate::image::ImageError;
 use crate::reconcile::observe::ObserveError;
 use crate::reconcile::plan::PlanError;
 use crate::reconcile::prepare::PrepareError;
@@ -28,7 +29,9 @@ pub enum StackError {
     #[error(transparent)]
     Observe(#[from] ObserveError),
     #[error(transparent)]
-    Prepare(#[from] PrepareError),
+    Prepare(PrepareError),
+    #[error(transparent)]
+    Image(#[from] ImageError),
     #[error(transparent)]
     Plan(#[from] PlanError),
     #[error(transparent)]
@@ -68,6 +71,15 @@ pub enum StackError {
     NotHealthy { after: Duration },
 }
 
+impl From<PrepareError> for StackError {
+    fn from(error: PrepareError) -> Self {
+        match error {
+            PrepareError::Pull(failures) => Self::Failed(failures),
+            error => Self::Prepare(error),
+        }
+    }
+}
+
 fn failures_text(count: usize) -> String {
     match count {
         1 => "one resource".into(),
@@ -91,7 +103,7 @@ impl StackError {
             Self::Engine(error) | Self::Observe(ObserveError::Engine(error)) => error.hints(),
             Self::Observe(ObserveError::Container(error)) | Self::Container(error) => error.hints(),
             Self::Observe(ObserveError::Network(error)) => error.hints(),
-            Self::Prepare(PrepareError::Image(error)) => error.hints(),
+            Self::Prepare(PrepareError::Image(error)) | Self::Image(error) => error.hints(),
             Self::Plan(error) => error.hints(),
             Self::Watch(error) => error.hints(),
             Self::SupervisorEnded { path, .. } | Self::Launch(LaunchError::Silent { path, .. }) => {

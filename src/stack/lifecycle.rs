@@ -80,7 +80,11 @@ impl Stack {
             LiveRecord::remove(&self.options.state, self.name());
         }
         let observed = self.observe().await?;
-        let plan = self.plan_request(&request, &observed).await?;
+        // A plan that depends on registries is the supervisor's to make: asking twice helps nobody.
+        let plan = match &request {
+            Request::Up { options, .. } => self.plan_up_here(&observed, options).await?,
+            request => self.plan_request(request, &observed).await?,
+        };
         let idle = match (&plan, &request) {
             (Some(plan), _) => plan.is_empty(),
             (None, Request::Pause { services } | Request::Unpause { services }) => {

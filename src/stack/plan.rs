@@ -1,10 +1,13 @@
 //! What an operation would do, without doing it.
 
+use std::sync::Arc;
+
 use super::{Stack, StackError};
+use crate::image::{Registry, RegistrySettings};
 use crate::reconcile::desired::DesiredState;
 use crate::reconcile::observe::Observed;
 use crate::reconcile::plan::{self, Action, Plan, UpOptions};
-use crate::reconcile::prepare::prepare;
+use crate::reconcile::prepare::{prepare, prepare_up, survey_up};
 use crate::supervisor::protocol::{Progress, ProgressStatus, Resource};
 
 impl Stack {
@@ -26,8 +29,32 @@ impl Stack {
         options: &UpOptions,
     ) -> Result<Plan, StackError> {
         let project = self.required_project()?;
-        let desired = self.desired().await?;
+        let images = &self.containers().await?.images;
+        let desired = prepare_up(images, &self.registry(), project, options).await?;
         Ok(plan::plan_up(project, &desired, observed, options)?)
+    }
+
+    /// As [`Stack::plan_up_from`]; `None` if that depends on what registries say.
+    pub(super) async fn plan_up_here(
+        &self,
+        observed: &Observed,
+        options: &UpOptions,
+    ) -> Result<Option<Plan>, StackError> {
+        let project = self.required_project()?;
+        let images = &self.containers().await?.images;
+        let survey = survey_up(images, project, options).await?;
+        if survey.asks_registries() {
+            return Ok(None);
+        }
+        let desired = survey.desired(project)?;
+        Ok(Some(plan::plan_up(project, &desired, observed, options)?))
+    }
+
+    /// Access to registries, as the user's environment has it.
+    pub(super) fn registry(&self) -> Arc<Registry> {
+        let environment = self.project().map(|project| project.environment.clone());
+        let settings = RegistrySettings::new(environment.unwrap_or_default());
+        Arc::new(Registry::new(settings))
     }
 }
 
@@ -51,6 +78,9 @@ pub fn rehearse(plan: &Plan) -> Vec<Progress> {
         };
         tell(Resource::Container, name, &[status]);
     }
+    for reference in plan.unchanged_images() {
+        tell(Resource::Image, reference, &[Status::Pulled]);
+    }
     // Stopping and removing what is replaced is a part of "recreate".
     let replaced: Vec<&String> = plan
         .steps
@@ -64,6 +94,13 @@ pub fn rehearse(plan: &Plan) -> Vec<Progress> {
         match &step.action {
             Action::StopContainer { id, .. } | Action::RemoveContainer { id, .. }
                 if replaced.contains(&id) => {}
+            Action::PullImage { reference, .. } => {
+                tell(
+                    Resource::Image,
+                    reference,
+                    &[Status::Pulling, Status::Pulled],
+                );
+            }
             Action::CreateNetwork { spec } => {
                 tell(
                     Resource::Network,

@@ -1,9 +1,9 @@
 //! What each step of a plan does to the world.
 
 mod hook;
+mod image;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ use super::wait::{self, Waited};
 use super::worker::Worker;
 use crate::container::{Creation, Desired, parse_signal};
 use crate::engine::ContainerRecord;
-use crate::image::Image;
+use crate::image::{Image, Registry};
 use crate::model::{Condition, Project, Service};
 use crate::network::{NetworkError, SandboxSpec};
 use crate::reconcile::apply::Effects;
@@ -24,8 +24,8 @@ use crate::reconcile::desired::{complete, record_parent};
 use crate::reconcile::diff::mask_secrets;
 use crate::reconcile::plan::{Action, Plan, Step};
 
-/// Time after which a lease ends even if we do not.
-const LEASE: Duration = Duration::from_hours(1);
+/// Time after which a lease ends even if nobody ends it; a pull over a slow line must fit in.
+const LEASE: Duration = Duration::from_hours(24);
 
 /// The effects of one request.
 #[derive(Debug)]
@@ -38,10 +38,14 @@ pub(super) struct RequestEffects {
     /// Sandboxes that a later step removes: whoever stops before need not give them up.
     doomed: BTreeSet<String>,
     lease: OnceCell<String>,
-    images: Mutex<HashMap<String, Image>>,
+    /// By reference and platform.
+    images: Mutex<HashMap<(String, Option<String>), Image>>,
     created: Mutex<HashMap<String, UnitHandle>>,
     /// Stops that count in seconds instead of each container's own grace period.
     restarting: bool,
+    registry: Arc<Registry>,
+    /// Layers are not told of.
+    quiet_pull: bool,
 }
 
 fn locked<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
@@ -55,6 +59,7 @@ impl RequestEffects {
         plan: &Plan,
         restarting: bool,
         replies: mpsc::UnboundedSender<Reply>,
+        (registry, quiet_pull): (Arc<Registry>, bool),
     ) -> Self {
         let replaced = plan.steps.iter().filter_map(|step| match &step.action {
             Action::CreateContainer { replaces, .. } => replaces.clone(),
@@ -74,6 +79,8 @@ impl RequestEffects {
             images: Mutex::default(),
             created: Mutex::default(),
             restarting,
+            registry,
+            quiet_pull,
         }
     }
 
@@ -135,47 +142,6 @@ impl RequestEffects {
         created.or_else(|| self.worker.unit_by_name(name))
     }
 
-    async fn ensure_image(&self, service: &str, reference: &str) -> Result<(), Failure> {
-        let (project, definition) = self.service(service)?;
-        let lease = self.lease().await?;
-        let image = self
-            .worker
-            .shared
-            .containers
-            .images
-            .ensure(
-                reference,
-                &project.working_dir,
-                definition.platform.as_deref(),
-                lease,
-            )
-            .await
-            .map_err(|error| Failure {
-                hints: error.hints(),
-                ..Failure::from_error(format!("service {service}"), &error)
-            })?;
-        locked(&self.images).insert(reference.to_owned(), image);
-        Ok(())
-    }
-
-    async fn image(
-        &self,
-        service: &str,
-        reference: &str,
-        directory: &Path,
-    ) -> Result<Image, Failure> {
-        if let Some(image) = locked(&self.images).get(reference) {
-            return Ok(image.clone());
-        }
-        self.ensure_image(service, reference).await?;
-        locked(&self.images).get(reference).cloned().ok_or_else(|| {
-            Failure::new(
-                format!("image {reference} in {}", directory.display()),
-                "it vanished",
-            )
-        })
-    }
-
     async fn create_sandbox(&self, spec: &SandboxSpec) -> Result<(), Failure> {
         let shared = &self.worker.shared;
         let failed = |error: NetworkError| Failure {
@@ -206,9 +172,7 @@ impl RequestEffects {
         self.say(Resource::Container, &desired.name, status);
         let (project, service) = self.service(&desired.service)?;
         let reference = service.image.clone().unwrap_or_default();
-        let image = self
-            .image(&desired.service, &reference, &project.working_dir)
-            .await?;
+        let image = self.image(&desired.service, &reference).await?;
         let mut desired = desired.clone();
         complete(&mut desired, service, &image);
         let containers = &self.worker.shared.containers;
@@ -566,7 +530,16 @@ impl Effects for RequestEffects {
                 Ok(())
             }
             Action::EnsureImage { service, reference } => {
-                self.ensure_image(service, reference).await
+                self.ensure_image(service, reference).await.map(drop)
+            }
+            Action::PullImage {
+                service,
+                reference,
+                platform,
+                ..
+            } => {
+                self.pull_image(service, reference, platform.as_deref(), cancel)
+                    .await
             }
             Action::CreateSandbox { spec } => self.create_sandbox(spec).await,
             Action::RemoveSandbox { id } => {

@@ -129,6 +129,8 @@ fn following(options: &UpOptions, given_up: BTreeSet<String>) -> UpOptions {
         renew_anonymous_volumes: false,
         wait: false,
         wait_timeout: None,
+        // A save is no reason to ask registries for what is here.
+        pull: None,
         only_changes: true,
         given_up,
         ..options.clone()

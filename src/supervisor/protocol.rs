@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::live::LiveRecord;
+use crate::image::LayerProgress;
 use crate::model::Project;
 use crate::reconcile::plan::{DownOptions, UpOptions};
 use crate::state::HealthStatus;
@@ -100,6 +101,7 @@ pub enum Reply {
         behind: String,
     },
     Progress(Progress),
+    Layer(LayerProgress),
     Warning {
         text: String,
     },
@@ -162,6 +164,10 @@ pub enum ProgressStatus {
     Imported,
     Copied,
     Committed,
+    Pulling,
+    Pulled,
+    Pushing,
+    Pushed,
     Skipped,
     Error,
 }
@@ -183,6 +189,8 @@ impl ProgressStatus {
                 | Self::Killing
                 | Self::Removing
                 | Self::Importing
+                | Self::Pulling
+                | Self::Pushing
         )
     }
 }

@@ -15,10 +15,11 @@ use super::protocol::{
 use super::unit::Command;
 use super::worker::Worker;
 use crate::container::parse_signal;
+use crate::image::{Registry, RegistrySettings};
 use crate::model::Project;
 use crate::reconcile::apply::apply;
 use crate::reconcile::plan::{self, Plan, PlanError};
-use crate::reconcile::prepare::prepare;
+use crate::reconcile::prepare::{PrepareError, prepare, prepare_up};
 
 /// Steps that run at the same time; more gains nothing on a few cores (`docs/architecture.md`, "Figures").
 const PARALLEL: usize = 8;
@@ -200,8 +201,17 @@ async fn pause(
 
 /// Tells that something happened to a container.
 fn say(replies: &mpsc::UnboundedSender<Reply>, name: &str, status: ProgressStatus) {
+    say_of(replies, Resource::Container, name, status);
+}
+
+fn say_of(
+    replies: &mpsc::UnboundedSender<Reply>,
+    kind: Resource,
+    name: &str,
+    status: ProgressStatus,
+) {
     let progress = Progress {
-        kind: Resource::Container,
+        kind,
         name: name.into(),
         status,
         detail: None,
@@ -279,15 +289,22 @@ async fn execute(
         Request::Up { options, .. } if options.wait => options.wait_timeout,
         _ => None,
     };
-    let planned = match planned(worker, request).await {
-        Ok(planned) => planned,
-        Err(failure) => return vec![failure],
+    let quiet_pull = matches!(&request, Request::Up { options, .. } if options.quiet_pull);
+    let planning = planned(worker, request);
+    let planned = tokio::select! {
+        // Cancel-safe: planning changes nothing.
+        planned = planning => planned,
+        () = cancel.cancelled() => return Vec::new(),
     };
     let Planned {
         project,
         plan,
         restarting,
-    } = planned;
+        registry,
+    } = match planned {
+        Ok(planned) => planned,
+        Err(failures) => return failures,
+    };
     for warning in &plan.warnings {
         replies
             .send(Reply::Warning {
@@ -303,12 +320,16 @@ async fn execute(
         };
         say(replies, name, status);
     }
+    for reference in plan.unchanged_images() {
+        say_of(replies, Resource::Image, reference, ProgressStatus::Pulled);
+    }
     let effects = RequestEffects::new(
         Arc::clone(worker),
         project,
         &plan,
         restarting,
         replies.clone(),
+        (registry, quiet_pull),
     );
     let effects = Arc::new(effects);
     let work = apply(&plan, Arc::clone(&effects), PARALLEL, cancel);
@@ -344,30 +365,34 @@ struct Planned {
     plan: Plan,
     /// Stops and starts are told as one restart.
     restarting: bool,
+    /// With what was looked up.
+    registry: Arc<Registry>,
 }
 
 /// Looks at the world and plans what `request` asks for.
-async fn planned(worker: &Worker, request: Request) -> Result<Planned, Failure> {
+async fn planned(worker: &Worker, request: Request) -> Result<Planned, Vec<Failure>> {
     let observed = worker
         .observe()
         .await
-        .map_err(|error| Failure::from_error("", &error))?;
-    let failed = |error: PlanError| Failure {
-        hints: error.hints(),
-        ..Failure::from_error("", &error)
-    };
+        .map_err(|error| vec![Failure::from_error("", &error)])?;
+    let failed = |error: PlanError| PrepareError::Plan(error).failures();
+    let mut registry = Arc::new(Registry::new(RegistrySettings::default()));
     let images = &worker.shared.containers.images;
     let desired = async |project: &Project| {
         prepare(images, project)
             .await
-            .map_err(|error| Failure::from_error("", &error))
+            .map_err(PrepareError::failures)
     };
     let shared = |project: Option<Box<Project>>| project.map(|project| Arc::new(*project));
     let mut restarting = false;
     let (project, plan) = match request {
         Request::Up { project, options } => {
             let project = Arc::new(*project);
-            let desired = desired(&project).await?;
+            let settings = RegistrySettings::new(project.environment.clone());
+            registry = Arc::new(Registry::new(settings));
+            let desired = prepare_up(images, &registry, &project, &options)
+                .await
+                .map_err(PrepareError::failures)?;
             let plan = plan::plan_up(&project, &desired, &observed, &options);
             (Some(project), plan)
         }
@@ -442,5 +467,6 @@ async fn planned(worker: &Worker, request: Request) -> Result<Planned, Failure> 
         project,
         plan: plan.map_err(failed)?,
         restarting,
+        registry,
     })
 }

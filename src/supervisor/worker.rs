@@ -148,7 +148,7 @@ async fn accept(worker: Arc<Worker>, listener: Listener) -> io::Result<()> {
         let worker = Arc::clone(&worker);
         worker.connections.fetch_add(1, Ordering::SeqCst);
         tokio::spawn(async move {
-            let changed = request::serve(&worker, connection).await;
+            let changed = Box::pin(request::serve(&worker, connection)).await;
             worker.connections.fetch_sub(1, Ordering::SeqCst);
             if changed {
                 worker.ended.notify_one();

@@ -204,11 +204,6 @@ fn what_is_not_supported_is_named() {
     error: `--watch` is not supported yet
     [exit status: 1]
     "#);
-    assert_snapshot!(world.run(&["up", "--pull", "always"]), @r#"
-    ------- stderr -------
-    error: `--pull always` is not supported yet
-    [exit status: 1]
-    "#);
 }
 
 #[test]

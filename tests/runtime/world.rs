@@ -7,6 +7,7 @@
 
 mod command;
 mod leaks;
+mod registry;
 
 use std::{
     collections::BTreeMap,
@@ -28,6 +29,7 @@ use tempfile::TempDir;
 pub(crate) use command::{Output, Run, Running};
 use leaks::Belongings;
 pub(crate) use leaks::processes_in;
+pub(crate) use registry::{Door, Registry};
 
 /// The name of the image that every world has: busybox with all applets.
 pub(crate) const IMAGE: &str = "docker.io/library/demo:latest";
@@ -35,18 +37,21 @@ pub(crate) const IMAGE: &str = "docker.io/library/demo:latest";
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// What must be installed, and the package that has it.
-const PROGRAMS: [(&str, &str); 11] = [
+const PROGRAMS: [(&str, &str); 14] = [
     ("bash", "bash"),
     ("busybox", "busybox-static"),
     ("containerd", "containerd"),
     ("ctr", "containerd"),
+    ("docker-registry", "docker-registry"),
     ("ip", "iproute2"),
     ("iptables", "iptables"),
     ("nft", "nftables"),
     ("nsenter", "util-linux"),
+    ("openssl", "openssl"),
     ("python3", "python3"),
     ("runc", "runc"),
     ("unshare", "util-linux"),
+    ("zstd", "zstd"),
 ];
 
 /// A containerd in namespaces of its own.

@@ -8,8 +8,12 @@ use clap::Args;
 use indexmap::IndexMap;
 
 use crate::cli::diagnostics::{self, Style};
+use crate::cli::drive::block_on;
+use crate::cli::error::CommandError;
+use crate::image::RegistrySettings;
 use crate::load::{self, Diagnostic, LoadError, LoadOptions, Loaded, SourceMap, Variable};
 use crate::model::{MountKind, Project, Service, config_hash};
+use crate::stack::Stack;
 
 /// Parse, resolve and render the Compose files in canonical form
 #[derive(Args, Clone, Debug, Default)]
@@ -50,6 +54,12 @@ pub(crate) struct ConfigArgs {
     /// Print where each value was written and what it overrode
     #[arg(long)]
     pub trace: bool,
+    /// Pin image tags to digests
+    #[arg(long)]
+    pub resolve_image_digests: bool,
+    /// Print an override file with nothing but image digests
+    #[arg(long)]
+    pub lock_image_digests: bool,
     /// Print the variables that the files refer to
     #[arg(long)]
     pub variables: bool,
@@ -126,6 +136,11 @@ pub(crate) fn run(
             Ok(1)
         }
         Err(Failure::Write(error)) => Err(error),
+        Err(Failure::Registry(error)) => {
+            let text = error.text(command.talk.style.color);
+            command.stderr.write_all(text.as_bytes())?;
+            Ok(1)
+        }
     }
 }
 
@@ -143,6 +158,7 @@ enum Failure {
     Load(Box<LoadError>),
     Usage(String),
     Write(io::Error),
+    Registry(CommandError),
 }
 
 impl From<LoadError> for Failure {
@@ -220,13 +236,29 @@ impl Command<'_> {
         if args.no_interpolate {
             return self.raw(format);
         }
-        let loaded = self.load(&args.services_named)?;
+        let mut loaded = self.load(&args.services_named)?;
+        if args.resolve_image_digests || args.lock_image_digests {
+            let references = loaded.image_references();
+            let pins = pins(&loaded.project.environment, references)?;
+            loaded.pin_images(&pins);
+        }
+        if args.lock_image_digests {
+            for service in loaded.services_with_hook_images() {
+                writeln!(
+                    self.stderr,
+                    "warning: images of `pre_start` hooks of service `{service}` are not in the override file; \
+                     --resolve-image-digests pins them"
+                )?;
+            }
+        }
         if args.quiet {
             return Ok(String::new());
         }
-        let text = match format {
-            Format::Yaml => loaded.to_yaml(),
-            Format::Json => loaded.to_json(),
+        let text = match (args.lock_image_digests, format) {
+            (true, Format::Yaml) => loaded.images_to_yaml(),
+            (true, Format::Json) => loaded.images_to_json(),
+            (false, Format::Yaml) => loaded.to_yaml(),
+            (false, Format::Json) => loaded.to_json(),
         };
         // The output can be loaded again, where a dollar sign would start a variable.
         Ok(text.replace('$', "$$"))
@@ -340,7 +372,15 @@ impl Command<'_> {
                 "warning: services are not filtered with --no-interpolate; the whole model follows"
             )?;
         }
-        let raw = load::load_raw(&self.options)?;
+        let mut raw = load::load_raw(&self.options)?;
+        if self.args.resolve_image_digests || self.args.lock_image_digests {
+            let references = raw.image_references();
+            let pins = pins(&self.options.environment, references)?;
+            raw.pin_images(&pins);
+        }
+        if self.args.lock_image_digests {
+            raw.keep_images();
+        }
         Ok(match format {
             Format::Yaml => raw.to_yaml(),
             Format::Json => raw.to_json(),
@@ -371,6 +411,16 @@ impl Command<'_> {
         let pairs = environment.map(|(name, value)| format!("{name}={value}"));
         Ok(sorted_lines(pairs.collect()))
     }
+}
+
+/// Images by the digests that their registries give them now.
+fn pins(
+    environment: &IndexMap<String, String>,
+    references: Vec<String>,
+) -> Result<IndexMap<String, String>, Failure> {
+    let settings = RegistrySettings::new(environment.clone());
+    let pinned = block_on(async { Ok(Stack::pinned_images(settings, references).await?) });
+    pinned.map_err(Failure::Registry)
 }
 
 /// The image of a service, or the name that its build gives it.

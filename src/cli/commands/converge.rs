@@ -90,12 +90,18 @@ impl ImageArgs {
             return Err(incompatible("--build", "--no-build"));
         }
         match self.pull.as_deref() {
-            None | Some("missing" | "never" | "if_not_present" | "policy") => Ok(()),
-            Some(policy @ ("always" | "build")) => Err(unsupported(&format!("--pull {policy}"))),
+            None | Some("missing" | "never" | "if_not_present" | "policy" | "always" | "build") => {
+                Ok(())
+            }
             Some(other) => Err(CommandError::usage(format!(
                 "invalid --pull option \"{other}\""
             ))),
         }
+    }
+
+    /// `--pull` for the planner; none: each service's own policy.
+    pub(crate) fn policy(&self) -> Option<String> {
+        self.pull.clone().filter(|policy| policy != "policy")
     }
 
     /// Building is asked for only where there is something to build.

@@ -34,6 +34,8 @@ pub(crate) fn run(
     arguments.images.check_project(&project)?;
     let options = UpOptions {
         no_start: true,
+        pull: arguments.images.policy(),
+        quiet_pull: arguments.images.quiet_pull,
         ..up_options(
             &context.globals,
             &project,

@@ -9,6 +9,7 @@ mod down;
 mod events;
 mod exec;
 mod export;
+mod images;
 mod kill;
 mod logs;
 mod ls;
@@ -16,6 +17,8 @@ mod pause;
 mod plan;
 mod port;
 mod ps;
+mod pull;
+mod push;
 mod restart;
 mod rm;
 mod schema;
@@ -53,6 +56,7 @@ pub(crate) enum Command {
     Events(events::EventsArgs),
     Exec(exec::ExecArgs),
     Export(export::ExportArgs),
+    Images(images::ImagesArgs),
     Kill(kill::KillArgs),
     Logs(logs::LogsArgs),
     Ls(ls::LsArgs),
@@ -60,6 +64,8 @@ pub(crate) enum Command {
     Plan(plan::PlanArgs),
     Port(port::PortArgs),
     Ps(ps::PsArgs),
+    Pull(pull::PullArgs),
+    Push(push::PushArgs),
     Restart(restart::RestartArgs),
     Rm(rm::RmArgs),
     Schema(schema::SchemaArgs),
@@ -98,6 +104,7 @@ pub(crate) fn run(command: Command, context: &mut Context) -> Result<ExitStatus,
         Command::Events(arguments) => events::run(context, &arguments),
         Command::Exec(arguments) => exec::run(context, &arguments),
         Command::Export(arguments) => export::run(context, &arguments),
+        Command::Images(arguments) => images::run(context, &arguments),
         Command::Kill(arguments) => kill::run(context, &arguments),
         Command::Logs(arguments) => logs::run(context, &arguments),
         Command::Ls(arguments) => ls::run(context, &arguments),
@@ -105,6 +112,8 @@ pub(crate) fn run(command: Command, context: &mut Context) -> Result<ExitStatus,
         Command::Plan(arguments) => plan::run(context, &arguments),
         Command::Port(arguments) => port::run(context, &arguments),
         Command::Ps(arguments) => ps::run(context, &arguments),
+        Command::Pull(arguments) => pull::run(context, &arguments),
+        Command::Push(arguments) => push::run(context, &arguments),
         Command::Restart(arguments) => restart::run(context, &arguments),
         Command::Rm(arguments) => rm::run(context, &arguments),
         Command::Schema(arguments) => schema::run(context, &arguments),

@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-use super::converge::{ConvergeArgs, DependencyArgs, up_options};
+use super::converge::{ConvergeArgs, DependencyArgs, ImageArgs, up_options};
 use crate::cli::drive::block_on;
 use crate::cli::error::{CommandError, ExitStatus};
 use crate::cli::globals::{Context, Selection};
@@ -19,6 +19,9 @@ pub(crate) struct PlanArgs {
     /// Don't start the services after creating them
     #[arg(long)]
     no_start: bool,
+    /// Pull images before running (always, missing, never)
+    #[arg(long, value_name = "POLICY")]
+    pull: Option<String>,
     /// Exit with 2 if there is something to do
     #[arg(long)]
     detailed_exitcode: bool,
@@ -42,6 +45,11 @@ pub(crate) fn run(context: &mut Context, arguments: &PlanArgs) -> Result<ExitSta
     }
     arguments.converge.check()?;
     arguments.dependencies.check(&arguments.converge)?;
+    let images = ImageArgs {
+        pull: arguments.pull.clone(),
+        ..ImageArgs::default()
+    };
+    images.check()?;
     let project = context.load(Selection {
         services: &arguments.services,
         without_dependencies: arguments.dependencies.no_deps,
@@ -49,6 +57,7 @@ pub(crate) fn run(context: &mut Context, arguments: &PlanArgs) -> Result<ExitSta
     })?;
     let options = UpOptions {
         no_start: arguments.no_start,
+        pull: images.policy(),
         ..up_options(
             &context.globals,
             &project,

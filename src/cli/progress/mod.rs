@@ -2,21 +2,25 @@
 
 mod tty;
 
+use std::collections::HashMap;
 use std::time::Instant;
 
 use serde_json::json;
 
 use self::tty::TaskList;
+use super::human;
 use super::terminal;
 use super::ui::{ProgressMode, Ui};
-use crate::supervisor::protocol::{Failure, Progress, ProgressStatus, Reply};
+use crate::image::{LayerPhase, LayerProgress};
+use crate::supervisor::protocol::{Failure, Progress, ProgressStatus, Reply, Resource};
 
 /// What Docker puts before each line of a dry run.
 const DRY_RUN: &str = " DRY-RUN MODE - ";
 
 /// Class of a status: what colour and sign it gets.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Phase {
+    #[default]
     Working,
     Done,
     Warning,
@@ -44,12 +48,60 @@ impl Phase {
 }
 
 /// One event, ready to be shown.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Event {
     id: String,
     status: String,
     detail: String,
     phase: Phase,
+    /// Id of what it is a part of; empty for what stands for itself.
+    parent: String,
+    /// Bytes moved, and bytes in all; zero where nothing is counted.
+    current: u64,
+    total: u64,
+}
+
+impl Event {
+    /// By what later events of the same thing are known: a layer may be a part of several images.
+    fn key(&self) -> String {
+        if self.parent.is_empty() {
+            self.id.clone()
+        } else {
+            format!("{}\n{}", self.parent, self.id)
+        }
+    }
+
+    fn percent(&self) -> u64 {
+        match self.total {
+            0 => 0,
+            total => (self.current.min(total) * 100) / total,
+        }
+    }
+}
+
+impl From<&LayerProgress> for Event {
+    fn from(layer: &LayerProgress) -> Self {
+        let counts = matches!(layer.phase, LayerPhase::Downloading | LayerPhase::Pushing);
+        let detail = if counts {
+            let size = human::decimal_size;
+            format!("{}/{}", size(layer.current), size(layer.total))
+        } else {
+            String::new()
+        };
+        Self {
+            id: layer.layer.clone(),
+            status: layer.phase.words().into(),
+            detail,
+            phase: if layer.phase.is_end() {
+                Phase::Done
+            } else {
+                Phase::Working
+            },
+            parent: format!("{:?} {}", Resource::Image, layer.image),
+            current: layer.current,
+            total: layer.total,
+        }
+    }
 }
 
 impl From<&Progress> for Event {
@@ -59,6 +111,7 @@ impl From<&Progress> for Event {
             status: format!("{:?}", progress.status),
             detail: progress.detail.clone().unwrap_or_default(),
             phase: Phase::of(progress.status),
+            ..Self::default()
         }
     }
 }
@@ -67,6 +120,8 @@ impl From<&Progress> for Event {
 #[derive(Debug)]
 pub(crate) struct Renderer {
     list: Option<TaskList>,
+    /// Of layers that were told of.
+    phases: HashMap<String, LayerPhase>,
 }
 
 impl Renderer {
@@ -74,25 +129,41 @@ impl Renderer {
     pub(crate) fn new(ui: &Ui, operation: &'static str) -> Self {
         let list =
             (ui.progress == ProgressMode::Tty).then(|| TaskList::new(operation, ui.talk_color));
-        Self { list }
+        Self {
+            list,
+            phases: HashMap::new(),
+        }
     }
 
     /// Shows what concerns progress in `reply`.
     pub(crate) fn reply(&mut self, ui: &mut Ui, reply: &Reply) {
         match reply {
             Reply::Progress(progress) => self.progress(ui, progress),
+            Reply::Layer(layer) => self.layer(ui, layer),
             Reply::Queued { behind } => self.event(
                 ui,
                 Event {
                     id: "Project".into(),
                     status: "Waiting".into(),
                     detail: format!("for {behind}"),
-                    phase: Phase::Working,
+                    ..Event::default()
                 },
             ),
             Reply::Warning { text } => self.above(ui, |ui| ui.warn(text)),
             Reply::Container(_) | Reply::Finished | Reply::Failed { .. } => {}
         }
+    }
+
+    fn layer(&mut self, ui: &mut Ui, layer: &LayerProgress) {
+        let event = Event::from(layer);
+        if ui.progress == ProgressMode::Plain {
+            // A line for each byte count would drown the rest: only what begins and ends is told.
+            let phase = self.phases.insert(event.key(), layer.phase);
+            if phase == Some(layer.phase) {
+                return;
+            }
+        }
+        self.event(ui, event);
     }
 
     pub(crate) fn progress(&mut self, ui: &mut Ui, progress: &Progress) {
@@ -114,6 +185,7 @@ impl Renderer {
                 status: "Error".into(),
                 detail: String::new(),
                 phase: Phase::Error,
+                ..Event::default()
             };
             self.event(ui, event);
         }
@@ -173,10 +245,18 @@ fn json_line(event: &Event, dry_run: bool) -> String {
         object.insert("dry-run".into(), true.into());
     }
     object.insert("id".into(), event.id.clone().into());
+    if !event.parent.is_empty() {
+        object.insert("parent_id".into(), event.parent.clone().into());
+    }
     object.insert("status".into(), event.phase.word().into());
     object.insert("text".into(), event.status.clone().into());
     if !event.detail.is_empty() {
         object.insert("details".into(), event.detail.clone().into());
+    }
+    if event.total > 0 {
+        object.insert("current".into(), event.current.into());
+        object.insert("total".into(), event.total.into());
+        object.insert("percent".into(), event.percent().into());
     }
     format!("{}\n", json!(object))
 }
@@ -184,7 +264,6 @@ fn json_line(event: &Event, dry_run: bool) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::supervisor::protocol::Resource;
 
     fn event(status: ProgressStatus, detail: Option<&str>) -> Event {
         Event::from(&Progress {
@@ -207,6 +286,25 @@ mod tests {
         assert_eq!(
             plain(&failed, false),
             " Container shop-web-1 Error no space\n"
+        );
+    }
+
+    #[test]
+    fn a_layer_is_told_as_a_part_of_its_image() {
+        let layer = Event::from(&LayerProgress {
+            image: "busybox".into(),
+            layer: "17897edf7588".into(),
+            phase: LayerPhase::Downloading,
+            current: 500_000,
+            total: 2_000_000,
+        });
+        assert_eq!(
+            plain(&layer, false),
+            " 17897edf7588 Downloading 500kB/2MB\n"
+        );
+        assert_eq!(
+            json_line(&layer, false),
+            "{\"id\":\"17897edf7588\",\"parent_id\":\"Image busybox\",\"status\":\"Working\",\"text\":\"Downloading\",\"details\":\"500kB/2MB\",\"current\":500000,\"total\":2000000,\"percent\":25}\n"
         );
     }
 

@@ -11,6 +11,9 @@ use crate::cli::ui::paint;
 
 const SPINNER: [char; 10] = ['⠋', '⠙', '⠹', '⠸', '⠼', '⠴', '⠦', '⠧', '⠇', '⠏'];
 
+/// Columns of a bar.
+const BAR: usize = 22;
+
 const HIDE_CURSOR: &str = "\x1b[?25l";
 const SHOW_CURSOR: &str = "\x1b[?25h";
 const CLEAR_BELOW: &str = "\x1b[J";
@@ -21,6 +24,27 @@ struct Task {
     event: Event,
     since: Instant,
     until: Option<Instant>,
+}
+
+impl Task {
+    /// Columns before the name: parts stand below their whole.
+    fn indent(&self) -> usize {
+        if self.event.parent.is_empty() { 0 } else { 2 }
+    }
+
+    /// How far it is, as `[=====>    ]`; empty where nothing is counted or all is done.
+    fn bar(&self) -> String {
+        let event = &self.event;
+        if event.total == 0 || event.phase != Phase::Working || event.detail.is_empty() {
+            return String::new();
+        }
+        let inside = BAR - 2;
+        let percent = usize::try_from(event.percent()).unwrap_or(100);
+        let filled = inside * percent / 100;
+        let head = if filled < inside { ">" } else { "" };
+        let body = format!("{}{head}", "=".repeat(filled));
+        format!("[{body:inside$}]")
+    }
 }
 
 /// The list and how much of it is on the screen.
@@ -47,14 +71,28 @@ impl TaskList {
 
     pub(super) fn update(&mut self, event: Event, now: Instant) {
         let until = (event.phase != Phase::Working).then_some(now);
-        let since = self.tasks.get(&event.id).map_or(now, |task| task.since);
+        let key = event.key();
+        let known = self.tasks.get(&key);
+        let since = known.map_or(now, |task| task.since);
+        let is_new = known.is_none();
         let task = Task {
             event,
             since,
             until,
         };
-        // An event of a known resource keeps its place.
-        self.tasks.insert(task.event.id.clone(), task);
+        // An event of a known resource keeps its place; a part comes after the other parts of the same whole.
+        let parent = &task.event.parent;
+        let place = self.tasks.iter().rposition(|(id, other)| {
+            !parent.is_empty() && (id == parent || other.event.parent == *parent)
+        });
+        match place {
+            Some(place) if is_new => {
+                self.tasks.shift_insert(place + 1, key, task);
+            }
+            _ => {
+                self.tasks.insert(key, task);
+            }
+        }
     }
 
     /// Escape codes that take the list off the screen.
@@ -89,30 +127,44 @@ impl TaskList {
             return String::new();
         }
         self.frame = self.frame.wrapping_add(1);
-        let done = self
-            .tasks
-            .values()
-            .filter(|task| task.event.phase != Phase::Working);
+        let wholes = || {
+            let tasks = self.tasks.values();
+            tasks.filter(|task| task.event.parent.is_empty())
+        };
+        let done = wholes().filter(|task| task.event.phase != Phase::Working);
         let mut lines = vec![format!(
             "[+] {} {}/{}",
             self.operation,
             done.count(),
-            self.tasks.len()
+            wholes().count()
         )];
+        // Parts of what is done say nothing any more.
+        let is_done = |id: &str| {
+            let whole = self.tasks.get(id);
+            whole.is_some_and(|task| task.event.phase != Phase::Working)
+        };
+        let tasks: Vec<&Task> = self
+            .tasks
+            .values()
+            .filter(|task| task.event.parent.is_empty() || !is_done(&task.event.parent))
+            .collect();
         // A list that is taller than the screen could not be drawn over.
         let room = rows.saturating_sub(2).max(1);
-        let shown = if self.tasks.len() > room {
+        let shown = if tasks.len() > room {
             room - 1
         } else {
-            self.tasks.len()
+            tasks.len()
         };
-        let names = self.tasks.keys().take(shown).map(|id| id.width());
+        let names = tasks
+            .iter()
+            .take(shown)
+            .map(|task| task.indent() + task.event.id.width());
         let name_width = names.max().unwrap_or(0);
-        for task in self.tasks.values().take(shown) {
+        for task in tasks.iter().take(shown) {
             lines.push(self.line(task, name_width, now, columns, dry_run));
         }
-        if shown < self.tasks.len() {
-            lines.push(format!(" ... {} more", self.tasks.len() - shown));
+        if shown < tasks.len() {
+            lines.push(format!(" ... {} more", tasks.len() - shown));
         }
         let mut frame = format!("{HIDE_CURSOR}{}", self.up());
         for line in &lines {
@@ -146,12 +198,17 @@ impl TaskList {
         let prefix = if dry_run { DRY_RUN } else { "" };
         let head = 3 + prefix.width();
         let fixed = head + 1 + event.status.width() + 1 + timer.width();
-        let name = cut(&event.id, columns.saturating_sub(fixed).max(10));
+        let indent = " ".repeat(task.indent());
+        let id = format!("{indent}{}", event.id);
+        let name = cut(&id, columns.saturating_sub(fixed).max(10));
         let padding = name_width
             .min(columns.saturating_sub(fixed))
             .saturating_sub(name.width());
         let left = columns.saturating_sub(fixed + name.width() + padding + 1);
-        let detail = if event.detail.is_empty() || left < 4 {
+        let bar = task.bar();
+        let detail = if !bar.is_empty() && left > BAR + 2 + event.detail.width() {
+            format!(" {bar} {}", event.detail)
+        } else if event.detail.is_empty() || left < 4 {
             String::new()
         } else {
             format!(
@@ -211,6 +268,7 @@ mod tests {
             status: status.into(),
             detail: detail.into(),
             phase,
+            ..Event::default()
         }
     }
 
@@ -241,6 +299,36 @@ mod tests {
          ✔ Network shop_default Created                         0.0s
          ⠙ Container shop-db-1  Waiting                         1.2s
          ✘ Container shop-web-1 Error no space                  0.0s
+        ");
+    }
+
+    #[test]
+    fn layers_stand_below_their_image_with_a_bar_until_it_is_there() {
+        let start = Instant::now();
+        let mut list = TaskList::new("pull", false);
+        let image = |status: &str, phase| event("Image a", status, "", phase);
+        let layer = |id: &str, current| Event {
+            parent: "Image a".into(),
+            current,
+            total: 2_000_000,
+            ..event(id, "Downloading", "1MB/2MB", Phase::Working)
+        };
+        list.update(image("Pulling", Phase::Working), start);
+        list.update(event("Image b", "Pulling", "", Phase::Working), start);
+        list.update(layer("17897edf7588", 1_000_000), start);
+        list.update(layer("a6b7c8d9e0f1", 2_000_000), start);
+        insta::assert_snapshot!(visible(&list.draw(start, 80, 24, false)), @r"
+        [+] pull 0/2
+         ⠙ Image a        Pulling                                                   0.0s
+         ⠙   17897edf7588 Downloading [==========>         ] 1MB/2MB                0.0s
+         ⠙   a6b7c8d9e0f1 Downloading [====================] 1MB/2MB                0.0s
+         ⠙ Image b        Pulling                                                   0.0s
+        ");
+        list.update(image("Pulled", Phase::Done), start);
+        insta::assert_snapshot!(visible(&list.draw(start, 60, 24, false)), @r"
+        [+] pull 1/2
+         ✔ Image a Pulled                                       0.0s
+         ⠹ Image b Pulling                                      0.0s
         ");
     }
 

@@ -14,6 +14,7 @@ use crate::model::Condition;
 use crate::network::SandboxRecord;
 use crate::reconcile::desired::DesiredService;
 use crate::reconcile::observe::{Observed, ObservedContainer};
+use crate::reconcile::pulls::DesiredPull;
 
 /// Turns decisions into steps. Phases come in an order in which every step knows the steps that it waits for.
 pub(super) struct Schedule<'a> {
@@ -29,6 +30,8 @@ pub(super) struct Schedule<'a> {
     going: Vec<(&'a ObservedContainer, Reason)>,
     /// Names of slots whose container can only be made when something else is gone.
     late: BTreeSet<String>,
+    /// Steps that pull, by reference and platform.
+    pulled: BTreeMap<(&'a str, Option<&'a str>), StepId>,
     /// By reference and platform.
     images: BTreeMap<(&'a str, Option<&'a str>), StepId>,
     /// Step that makes the new container of a slot, by its name.
@@ -60,6 +63,7 @@ impl<'a> Schedule<'a> {
             services,
             decided,
             going,
+            pulled: pull_steps(context.pulls).collect(),
             late: BTreeSet::new(),
             images: BTreeMap::new(),
             created: HashMap::new(),
@@ -77,6 +81,7 @@ impl<'a> Schedule<'a> {
         self.create_late();
         self.start();
         self.wait();
+        self.wait_for_pulls();
         self.builder.plan
     }
 
@@ -177,6 +182,21 @@ impl<'a> Schedule<'a> {
         }
     }
 
+    /// Has nothing be made before all images are here: what cannot be pulled leaves nothing behind.
+    fn wait_for_pulls(&mut self) {
+        for step in &mut self.builder.plan.steps {
+            let makes = matches!(
+                step.action,
+                Action::CreateNetwork { .. } | Action::CreateVolume { .. }
+            );
+            if makes {
+                let pulled = self.pulled.values().copied();
+                let after: BTreeSet<StepId> = pulled.chain(step.after.drain(..)).collect();
+                step.after = after.into_iter().collect();
+            }
+        }
+    }
+
     fn ensure_image(&mut self, service: &'a DesiredService) {
         let key = (service.image.as_str(), service.platform.as_deref());
         if !self.images.contains_key(&key) {
@@ -184,7 +204,8 @@ impl<'a> Schedule<'a> {
                 service: service.name.clone(),
                 reference: service.image.clone(),
             };
-            let step = self.builder.push(action, Vec::new(), Gate::default());
+            let gate = Gate::after(self.pulled.get(&key).copied());
+            let step = self.builder.push(action, Vec::new(), gate);
             self.images.insert(key, step);
         }
     }
@@ -197,9 +218,19 @@ impl<'a> Schedule<'a> {
         );
         let volumes = slot.wanted.desired.volumes.keys();
         let volumes = volumes.filter_map(|name| self.resources.volumes.get(name.as_str()));
+        // Images that it mounts, or that its hooks run from, are pulled for it, too.
+        let pulls = self.context.pulls.iter().filter(|pull| {
+            let mut services = pull.services.iter();
+            services.any(|name| *name == slot.service.name)
+        });
+        let pulls = pulls.filter_map(|pull| {
+            let key = (pull.reference.as_str(), pull.platform.as_deref());
+            self.pulled.get(&key)
+        });
         self.images
             .get(&key)
             .into_iter()
+            .chain(pulls)
             .chain(volumes)
             .copied()
             .collect()
@@ -582,6 +613,14 @@ impl<'a> Schedule<'a> {
             }
         }
     }
+}
+
+/// The steps that pull come first in a plan; by reference and platform.
+fn pull_steps(pulls: &[DesiredPull]) -> impl Iterator<Item = ((&str, Option<&str>), StepId)> {
+    let steps = pulls.iter().filter(|pull| !pull.reasons.is_empty());
+    steps
+        .enumerate()
+        .map(|(step, pull)| ((pull.reference.as_str(), pull.platform.as_deref()), step))
 }
 
 /// The definition to record for a container that stays; none if it has it already.

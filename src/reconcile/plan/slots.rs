@@ -11,6 +11,7 @@ use crate::network::{SandboxRecord, SandboxSpec};
 use crate::reconcile::desired::{DesiredContainer, DesiredService, Parent};
 use crate::reconcile::diff::{self, Class, diff, strongest, value_changes};
 use crate::reconcile::observe::{Observed, ObservedContainer};
+use crate::reconcile::pulls::DesiredPull;
 
 /// What happens to the container of a slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -93,6 +94,7 @@ pub(super) struct Replicas<'a> {
 pub(super) struct Context<'a> {
     pub(super) observed: &'a Observed,
     pub(super) graph: &'a Graph,
+    pub(super) pulls: &'a [DesiredPull],
     pub(super) no_start: bool,
     /// What does not run and has not changed is left alone.
     pub(super) only_changes: bool,

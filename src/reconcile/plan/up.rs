@@ -4,12 +4,12 @@ use std::collections::{BTreeSet, HashMap};
 
 use indexmap::IndexSet;
 
-use super::builder::{Builder, has_completed, is_up, uses};
+use super::builder::{Builder, Gate, has_completed, is_up, uses};
 use super::error::require_services;
 use super::resources::{IsReplaceable, Resources, plan_resources};
 use super::schedule::Schedule;
 use super::slots::{Context, Policy, Replicas, SlotChange};
-use super::{Plan, PlanError, Reason, Recreate, UpOptions};
+use super::{Action, Plan, PlanError, Reason, Recreate, UpOptions};
 use crate::container::label;
 use crate::graph::Graph;
 use crate::model::Project;
@@ -45,13 +45,18 @@ pub fn plan_up(
         require_names(&services, options)?;
         let mut builder = Builder::default();
         warn_of_other_checkout(&mut builder, project, observed);
+        for warning in &desired.warnings {
+            builder.warn(warning.clone());
+        }
         warn_of_providers(&mut builder, desired, &selected);
+        pull_images(&mut builder, desired);
         let orphans = up.orphans();
         let resources = up.resources(&mut builder, &services, &orphans)?;
         let decided = up.decide(&services, &resources);
         let homeless = up.homeless(&decided);
         if homeless.is_empty() {
             let going = up.going(&services, &decided, &orphans);
+            report_images(&mut builder, desired);
             report(&mut builder, project, &decided, &going);
             up.warn_of_orphans(&mut builder, &orphans);
             let context = up.context();
@@ -77,6 +82,13 @@ pub fn plan_create(
         ..options.clone()
     };
     plan_up(project, desired, observed, &options)
+}
+
+/// Names of the services that `plan_up` makes or updates.
+pub fn selected_services(project: &Project, options: &UpOptions) -> Result<Vec<String>, PlanError> {
+    let graph = Graph::new(project)?;
+    let selected = selection(&graph, options);
+    Ok(selected.into_iter().map(str::to_owned).collect())
 }
 
 /// Services that are named and what they depend on; all if none is named.
@@ -109,6 +121,7 @@ impl<'a> Up<'a, '_> {
         Context {
             observed: self.observed,
             graph: self.graph,
+            pulls: &self.desired.pulls,
             no_start: self.options.no_start,
             only_changes: self.options.only_changes,
         }
@@ -402,6 +415,38 @@ fn restart_with_dependencies<'a>(
             slot.starts = true;
             slot.reasons.extend(reasons.clone());
         }
+    }
+}
+
+/// Fetches images, all at once and before anything that runs is touched.
+fn pull_images(builder: &mut Builder, desired: &DesiredState) {
+    let pulls = desired.pulls.iter();
+    for pull in pulls.filter(|pull| !pull.reasons.is_empty()) {
+        let action = Action::PullImage {
+            service: pull.services.first().cloned().unwrap_or_default(),
+            reference: pull.reference.clone(),
+            platform: pull.platform.clone(),
+            digest: pull.digest.clone(),
+        };
+        builder.push(action, pull.reasons.clone(), Gate::default());
+    }
+}
+
+/// Says what happens to each image that was looked up.
+fn report_images(builder: &mut Builder, desired: &DesiredState) {
+    for pull in &desired.pulls {
+        let change = if pull.reasons.is_empty() {
+            "none"
+        } else {
+            "pull"
+        };
+        builder.change(
+            "image",
+            &pull.reference,
+            pull.services.first().map(String::as_str),
+            change,
+            pull.reasons.clone(),
+        );
     }
 }
 

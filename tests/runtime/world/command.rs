@@ -161,6 +161,12 @@ pub(crate) struct Running {
 }
 
 impl Running {
+    /// Allows it to run for as long as any test does.
+    pub(crate) fn within_an_hour(mut self) -> Self {
+        self.timeout = Duration::from_hours(1);
+        self
+    }
+
     /// Sends a signal to the command itself, not to what enters the world before it.
     #[track_caller]
     pub(crate) fn signal(&self, signal: Signal) {

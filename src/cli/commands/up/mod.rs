@@ -237,6 +237,8 @@ pub(crate) fn run(context: &mut Context, arguments: UpArgs) -> Result<ExitStatus
     }
     let options = UpOptions {
         no_start: arguments.no_start,
+        pull: arguments.images.policy(),
+        quiet_pull: arguments.images.quiet_pull,
         timeout: timeout(arguments.timeout),
         wait: arguments.wait,
         wait_timeout: u64::try_from(arguments.wait_timeout)
@@ -379,12 +381,7 @@ mod tests {
 
     #[test]
     fn what_is_not_supported_is_named() {
-        for option in ["--menu", "--pull always"] {
-            assert_eq!(
-                refusal(option),
-                format!("error: `{option}` is not supported yet\n")
-            );
-        }
+        assert_eq!(refusal("--menu"), "error: `--menu` is not supported yet\n");
     }
 
     #[test]

@@ -4,6 +4,7 @@ mod dependencies;
 mod down;
 mod lifecycle;
 mod properties;
+mod pulls;
 mod resources;
 mod up;
 mod world;
@@ -161,6 +162,7 @@ fn short(action: &Action) -> String {
         Action::RemoveNetwork { name } => format!("remove network {name}"),
         Action::CreateVolume { volume } => format!("create volume {}", volume.name),
         Action::RemoveVolume { name } => format!("remove volume {name}"),
+        Action::PullImage { reference, .. } => format!("pull {reference}"),
         Action::EnsureImage { reference, .. } => format!("image {reference}"),
         Action::CreateSandbox { spec } => format!("create sandbox {}", spec.id),
         Action::RemoveSandbox { id } => format!("remove sandbox {id}"),

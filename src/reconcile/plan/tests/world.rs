@@ -100,7 +100,8 @@ impl World {
                 assert!(containers.all(|desired| !desired.volumes.contains_key(name)));
                 self.observed.volumes.retain(|volume| volume.name != *name);
             }
-            Action::EnsureImage { .. }
+            Action::PullImage { .. }
+            | Action::EnsureImage { .. }
             | Action::RemoveImage { .. }
             | Action::SignalContainer { .. } => {}
             Action::CreateSandbox { spec } => self.create_sandbox(spec),
