@@ -141,14 +141,15 @@ async fn read_containers(
     state: &StateRoot,
     filter: String,
 ) -> Result<Vec<ObservedContainer>, ObserveError> {
-    let filters = [filter];
-    let (records, tasks) = tokio::try_join!(engine.containers(&filters), engine.tasks())?;
-    let tasks: HashMap<&str, &TaskRecord> =
-        tasks.iter().map(|task| (task.id.as_str(), task)).collect();
+    let records = engine.containers(&[filter]).await?;
+    let mut states = Vec::with_capacity(records.len());
+    for record in &records {
+        states.push(ContainerState::load(state, &record.id)?);
+    }
+    let tasks = tasks(engine, &records, &states).await?;
     let mut containers = Vec::with_capacity(records.len());
-    for record in records {
-        let task = tasks.get(record.id.as_str()).copied();
-        let state = ContainerState::load(state, &record.id)?;
+    for (record, state) in records.into_iter().zip(states) {
+        let task = tasks.get(&record.id);
         containers.push(observed_container(record, task, state));
     }
     containers.sort_by(|a, b| {
@@ -160,6 +161,36 @@ async fn read_containers(
         ))
     });
     Ok(containers)
+}
+
+/// Tasks by container. Where the kernel still has every process that was recorded, containerd need not be asked, which
+/// asks each shim before it answers.
+async fn tasks(
+    engine: &Engine,
+    records: &[ContainerRecord],
+    states: &[ContainerState],
+) -> Result<HashMap<String, TaskRecord>, EngineError> {
+    let living = records.iter().zip(states).map(|(record, state)| {
+        let process = state.process.as_ref()?;
+        let status = if process.frozen_if_alive()? {
+            TaskStatus::Paused
+        } else {
+            TaskStatus::Running
+        };
+        Some(TaskRecord {
+            id: record.id.clone(),
+            pid: process.pid,
+            status,
+            exit_code: 0,
+            exited_at: None,
+        })
+    });
+    let tasks = match living.collect::<Option<Vec<_>>>() {
+        Some(tasks) => tasks,
+        None => engine.tasks().await?,
+    };
+    let by_id = tasks.into_iter().map(|task| (task.id.clone(), task));
+    Ok(by_id.collect())
 }
 
 /// Puts together what containerd and the state file say of one container.

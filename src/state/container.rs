@@ -3,7 +3,9 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::{StateError, StateRoot, Versioned, encode, read_json, write_atomic, write_durable};
+use super::{
+    Process, StateError, StateRoot, Versioned, encode, read_json, write_atomic, write_durable,
+};
 
 /// What the user wants of a container.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -65,6 +67,8 @@ pub struct ContainerState {
     pub boot_id: String,
     /// Counts starts.
     pub run: u64,
+    /// First process of the last run; none where its cgroup cannot be seen.
+    pub process: Option<Process>,
     pub started_at: Option<Timestamp>,
     /// Exit of the last run; none while it runs.
     pub exit: Option<Exit>,

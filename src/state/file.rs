@@ -6,8 +6,8 @@ use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use thiserror::Error;
 
@@ -34,6 +34,13 @@ pub enum StateError {
 /// A type with a file of its own; the file carries `format`.
 pub trait Versioned {
     const FORMAT: u64;
+}
+
+/// What is read of a file before the rest of it is trusted.
+#[derive(Deserialize)]
+struct Format {
+    #[serde(default)]
+    format: u64,
 }
 
 /// Makes `path` and its missing parents, for the owner only.
@@ -116,8 +123,7 @@ pub fn read_json<T: Versioned + DeserializeOwned>(path: &Path) -> Result<Option<
         path: path.into(),
         source,
     };
-    let json: Value = serde_json::from_slice(&bytes).map_err(damaged)?;
-    let found = json.get("format").and_then(Value::as_u64).unwrap_or(0);
+    let Format { format: found } = serde_json::from_slice(&bytes).map_err(damaged)?;
     if found > T::FORMAT {
         return Err(StateError::Newer {
             path: path.into(),
@@ -125,7 +131,7 @@ pub fn read_json<T: Versioned + DeserializeOwned>(path: &Path) -> Result<Option<
             supported: T::FORMAT,
         });
     }
-    serde_json::from_value(json).map(Some).map_err(damaged)
+    serde_json::from_slice(&bytes).map(Some).map_err(damaged)
 }
 
 #[cfg(test)]

@@ -5,11 +5,13 @@
 
 mod container;
 mod file;
+mod process;
 
 use std::path::{Path, PathBuf};
 
 pub use container::*;
 pub use file::*;
+pub use process::Process;
 
 /// Environment variable that moves the data to `<value>/lib` and the run files to `<value>/run`.
 pub const ROOT_VARIABLE: &str = "COMPOSE_STATE_ROOT";

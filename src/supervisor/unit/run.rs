@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use super::{LOST, Phase, RETRY, Run, Unit};
 use crate::container::{ContainerError, parse_signal};
 use crate::engine::{EngineError, ExitStatus, TaskStatus};
-use crate::state::{Exit, Wanted};
+use crate::state::{Exit, Process, Wanted};
 use crate::supervisor::history::EventRecord;
 use crate::supervisor::protocol::ContainerChange;
 use crate::supervisor::restart::RestartPolicy;
@@ -51,7 +51,7 @@ impl Unit {
                 ) =>
             {
                 let paused = matches!(task.status, TaskStatus::Paused | TaskStatus::Pausing);
-                self.adopt(paused).await;
+                self.adopt(task.pid, paused).await;
             }
             Some(task)
                 if task.status == TaskStatus::Stopped
@@ -112,7 +112,7 @@ impl Unit {
     }
 
     /// Takes over a task that runs already.
-    pub(super) async fn adopt(&mut self, paused: bool) {
+    pub(super) async fn adopt(&mut self, pid: u32, paused: bool) {
         if let Err(error) = self.resume_log() {
             tracing::error!(%error, container = self.desired.name, "cannot read its output");
         }
@@ -136,6 +136,7 @@ impl Unit {
         self.state.exit = None;
         self.state.error = None;
         self.state.restart_at = None;
+        self.state.process = Process::find(pid);
         let ran = self.state.started_at.map_or(Duration::ZERO, |at| {
             Duration::try_from(Timestamp::now().duration_since(at)).unwrap_or_default()
         });
@@ -156,9 +157,11 @@ impl Unit {
         self.state.boot_id.clone_from(&self.shared.boot_id);
         self.state.run += 1;
         self.out_of_memory = false;
+        self.state.process = None;
         let result = self.start_task().await;
         match &result {
-            Ok(()) => {
+            Ok(pid) => {
+                self.state.process = Process::find(*pid);
                 self.state.exit = None;
                 self.state.error = None;
                 self.state.started_at = Some(Timestamp::now());
@@ -185,10 +188,11 @@ impl Unit {
         }
         self.save();
         self.publish();
-        result
+        result.map(drop)
     }
 
-    pub(super) async fn start_task(&mut self) -> Result<(), ContainerError> {
+    /// Returns the id of its first process.
+    pub(super) async fn start_task(&mut self) -> Result<u32, ContainerError> {
         if let Some(sandbox) = &self.home {
             let id = &self.record.id;
             self.shared.enter_sandbox(sandbox, id, false).await?;
@@ -197,8 +201,7 @@ impl Unit {
             operation: "open the log".into(),
             source,
         })?;
-        self.shared.containers.start(&self.record.id).await?;
-        Ok(())
+        self.shared.containers.start(&self.record.id).await
     }
 
     pub(super) fn begin_run(&mut self, since: Instant, paused: bool) {
@@ -313,6 +316,7 @@ impl Unit {
         };
         let code = exit.code;
         self.state.exit = Some(exit);
+        self.state.process = None;
         let policy = RestartPolicy::parse(&self.desired.restart);
         let again =
             self.state.wanted == Wanted::Running && policy.applies(code, self.state.restart_count);
