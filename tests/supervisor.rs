@@ -18,7 +18,7 @@ use containerd_compose::state::{ROOT_VARIABLE, StateRoot};
 use containerd_compose::supervisor::frame::{self, Connection};
 use containerd_compose::supervisor::launch::{self, LaunchError, LaunchSettings};
 use containerd_compose::supervisor::process::{self, SupervisorArgs, WorkerSettings};
-use containerd_compose::supervisor::protocol::{Hello, Reply, Request, VERSION};
+use containerd_compose::supervisor::protocol::{Hello, Reply, Request};
 use libtest_mimic::{Arguments, Trial};
 use rustix::process::{Pid, Signal};
 use tokio_stream::StreamExt as _;
@@ -152,10 +152,7 @@ fn worker_pump(settings: &mut WorkerSettings) -> Option<Pump> {
 }
 
 async fn answer((mut reader, mut writer): Connection) -> bool {
-    let hello = Hello {
-        version: VERSION,
-        who: std::process::id().to_string(),
-    };
+    let hello = Hello::new(std::process::id().to_string());
     let heard = reader.next::<Hello>().await;
     assert!(heard.is_ok());
     writer.send(&hello).await.ok();
@@ -189,10 +186,7 @@ impl Project {
         let path = frame::control_path(&self.state, self.name);
         let mut stream = frame::connect_blocking(&path).unwrap();
         stream.set_read_timeout(Some(LIMIT)).unwrap();
-        let hello = Hello {
-            version: VERSION,
-            who: "test".into(),
-        };
+        let hello = Hello::new("test");
         frame::write_blocking(&mut stream, &hello).unwrap();
         frame::write_blocking(&mut stream, request).unwrap();
         let hello: Hello = frame::read_blocking(&mut stream).unwrap().unwrap();

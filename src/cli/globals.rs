@@ -1,5 +1,6 @@
 //! Options that stand before the command, and what they mean.
 
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
@@ -15,9 +16,6 @@ use crate::model::{Network, Project};
 use crate::network::{NetworkSpec, unsupported_options};
 use crate::stack::{Stack, StackOptions};
 use crate::state::StateRoot;
-
-/// Steps of a supervisor that run at the same time; a limit that is not lower holds by itself.
-const PARALLEL: i64 = 8;
 
 /// Namespace in containerd where none is named.
 const DEFAULT_NAMESPACE: &str = "default";
@@ -94,14 +92,6 @@ pub(crate) struct Context {
 impl Context {
     pub(crate) fn new(globals: GlobalArgs) -> Result<Self, CommandError> {
         let variable = |name| std::env::var(name).ok();
-        if globals
-            .parallel
-            .is_some_and(|limit| (0..PARALLEL).contains(&limit))
-        {
-            return Err(CommandError::usage(format!(
-                "`--parallel` below {PARALLEL} is not supported yet"
-            )));
-        }
         let ansi = Ansi::resolve(globals.ansi.as_deref(), variable("COMPOSE_ANSI").as_deref())?;
         let terminal = std::io::IsTerminal::is_terminal(&std::io::stderr());
         let progress = progress_mode(globals.progress.as_deref(), ansi, terminal)?;
@@ -225,6 +215,12 @@ impl Context {
         })
     }
 
+    /// Zero and less mean no limit of the user's, as in Docker.
+    fn parallel(&self) -> Option<NonZeroUsize> {
+        let limit = self.globals.parallel?;
+        usize::try_from(limit).ok().and_then(NonZeroUsize::new)
+    }
+
     /// Options of a stack without a project.
     pub(crate) fn stack_options(&self) -> StackOptions {
         StackOptions {
@@ -233,6 +229,7 @@ impl Context {
             state: StateRoot::from_environment(),
             address: self.globals.address.clone(),
             namespace: self.globals.namespace.clone(),
+            parallel: self.parallel(),
         }
     }
 }

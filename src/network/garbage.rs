@@ -17,7 +17,7 @@ impl Host {
         let sandboxes = record::sandboxes(layout)?;
         let ids: Vec<&str> = sandboxes
             .iter()
-            .map(|stored| stored.record.spec.id.as_str())
+            .map(|sandbox| sandbox.spec.id.as_str())
             .collect();
         let owners: BTreeSet<String> = ids.iter().map(|id| Layout::container_id(id)).collect();
         let mut removed = Vec::new();

@@ -141,7 +141,7 @@ impl Host {
         };
         let mut users: Vec<String> = record::sandboxes(layout)?
             .into_iter()
-            .map(|stored| stored.record.spec)
+            .map(|sandbox| sandbox.spec)
             .filter(|spec| spec.attachments.iter().any(|join| join.network == name))
             .map(|spec| spec.id)
             .collect();

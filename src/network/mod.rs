@@ -295,8 +295,7 @@ impl Networks {
     }
 
     pub fn sandboxes(&self) -> Result<Vec<SandboxRecord>, NetworkError> {
-        let stored = record::sandboxes(&self.host.layout)?;
-        Ok(stored.into_iter().map(|stored| stored.record).collect())
+        record::sandboxes(&self.host.layout)
     }
     pub fn sandbox(&self, id: &str) -> Result<Option<SandboxRecord>, NetworkError> {
         Ok(record::sandbox(&self.host.layout, id)?.map(|stored| stored.record))

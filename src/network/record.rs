@@ -4,6 +4,7 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
 
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::conflist::{self, Conflist};
@@ -138,8 +139,14 @@ impl Stored {
     }
 }
 
-/// All sandboxes. One whose file vanishes meanwhile is not there.
-pub(super) fn sandboxes(layout: &Layout) -> Result<Vec<Stored>, NetworkError> {
+pub(super) fn sandboxes(layout: &Layout) -> Result<Vec<SandboxRecord>, NetworkError> {
+    read_sandboxes(layout)
+}
+
+/// All sandboxes, with as much of their files as `T` takes. One whose file vanishes meanwhile is not there.
+fn read_sandboxes<T: Versioned + DeserializeOwned>(
+    layout: &Layout,
+) -> Result<Vec<T>, NetworkError> {
     let folder = layout.sandboxes();
     let mut records = Vec::new();
     for name in names(&folder)? {
@@ -181,7 +188,7 @@ pub(super) fn rules(layout: &Layout) -> Result<(Rules, Vec<String>), NetworkErro
         });
         ids.push(network.id);
     }
-    for sandbox in sandboxes(layout)? {
+    for sandbox in read_sandboxes::<Stored>(layout)? {
         rules.forwards.extend(sandbox.forwards());
     }
     Ok((rules, ids))

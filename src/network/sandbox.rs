@@ -198,14 +198,14 @@ impl Host {
             return error;
         };
         let sandboxes = record::sandboxes(&self.layout).unwrap_or_default();
-        let owner = sandboxes.into_iter().find(|stored| {
-            let mut ports = stored.record.ports.iter();
+        let owner = sandboxes.into_iter().find(|sandbox| {
+            let mut ports = sandbox.ports.iter();
             ports.any(|port| ports::collide(port, address, protocol))
         });
         NetworkError::PortTaken {
             address: address.clone(),
             protocol: protocol.clone(),
-            owner: owner.map(|stored| stored.record.spec.id),
+            owner: owner.map(|sandbox| sandbox.spec.id),
         }
     }
 

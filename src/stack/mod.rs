@@ -25,6 +25,7 @@ mod top;
 mod up;
 mod watch;
 
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 use tokio::sync::OnceCell;
@@ -66,6 +67,8 @@ pub struct StackOptions {
     pub address: Option<PathBuf>,
     /// Namespace in containerd.
     pub namespace: String,
+    /// How many steps of a request may run at the same time; the supervisor's choice if not said.
+    pub parallel: Option<NonZeroUsize>,
 }
 
 /// One project on this host. Connects to containerd when it is first needed.

@@ -9,7 +9,7 @@ use crate::reconcile::observe::{Observed, ObservedContainer, Status};
 use crate::state::Wanted;
 use crate::supervisor::frame::{self, Connection, FrameError};
 use crate::supervisor::launch::{self, LaunchSettings};
-use crate::supervisor::protocol::{ContainerEvent, Hello, Reply, Request, VERSION};
+use crate::supervisor::protocol::{ContainerEvent, Hello, Reply, Request};
 
 /// Bytes and lines of a supervisor's log in an error.
 const LOG_BYTES: u64 = 8 << 10;
@@ -111,8 +111,8 @@ impl Stack {
         let path = self.ensure_supervisor().await?;
         let mut connection = frame::connect(&path).await.map_err(FrameError::Io)?;
         let hello = Hello {
-            version: VERSION,
-            who: format!("{command} {}", own_process()),
+            parallel: self.options.parallel,
+            ..Hello::new(format!("{command} {}", own_process()))
         };
         connection.1.send(&hello).await?;
         match connection.0.next::<Hello>().await? {

@@ -259,14 +259,11 @@ impl std::os::fd::AsFd for Listener {
 mod tests {
     use std::time::Duration;
 
-    use super::super::protocol::{Hello, Reply, Request, VERSION};
+    use super::super::protocol::{Hello, Reply, Request};
     use super::*;
 
     fn hello() -> Hello {
-        Hello {
-            version: VERSION,
-            who: "up (pid 1)".into(),
-        }
+        Hello::new("up (pid 1)")
     }
 
     #[tokio::test]

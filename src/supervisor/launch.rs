@@ -15,7 +15,7 @@ use thiserror::Error;
 
 use super::frame::{self, FrameError};
 use super::lock;
-use super::protocol::{Hello, Reply, Request, VERSION};
+use super::protocol::{Hello, Reply, Request};
 use crate::state::{ROOT_VARIABLE, StateError, StateRoot, create_private_dir};
 
 /// Time that a supervisor has until it answers; a machine may be busy.
@@ -165,10 +165,7 @@ fn ping(path: &Path, deadline: Instant) -> Result<(), FrameError> {
     let left = deadline.saturating_duration_since(Instant::now());
     stream.set_read_timeout(Some(left.max(LOOK)))?;
     stream.set_write_timeout(Some(left.max(LOOK)))?;
-    let hello = Hello {
-        version: VERSION,
-        who: format!("ping (pid {})", std::process::id()),
-    };
+    let hello = Hello::new(format!("ping (pid {})", std::process::id()));
     frame::write_blocking(&mut stream, &hello)?;
     frame::write_blocking(&mut stream, &Request::Ping)?;
     let hello = frame::read_blocking::<Hello>(&mut stream)?;

@@ -2,6 +2,8 @@
 //!
 //! Each message is a length (4 bytes, big endian) and that many bytes of JSON.
 
+use std::num::NonZeroUsize;
+
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -20,6 +22,20 @@ pub struct Hello {
     pub version: u32,
     /// Who asks, as `up (pid 4711)`; waiting commands show it.
     pub who: String,
+    /// How many steps of the request may run at the same time; the supervisor knows if it is not said.
+    #[serde(default)]
+    pub parallel: Option<NonZeroUsize>,
+}
+
+impl Hello {
+    /// The greeting of `who` in this version, with nothing else to say.
+    pub fn new(who: impl Into<String>) -> Self {
+        Self {
+            version: VERSION,
+            who: who.into(),
+            parallel: None,
+        }
+    }
 }
 
 /// What a command asks for. Requests of one project run one after the other; the end of the connection cancels one.

@@ -1,5 +1,6 @@
 //! One connection to the worker: queue, plan, apply, and tell how it went.
 
+use std::num::NonZeroUsize;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
@@ -9,9 +10,7 @@ use tokio_util::sync::CancellationToken;
 use super::effects::RequestEffects;
 use super::frame::Connection;
 use super::history::EventRecord;
-use super::protocol::{
-    Failure, Hello, Progress, ProgressStatus, Reply, Request, Resource, VERSION,
-};
+use super::protocol::{Failure, Hello, Progress, ProgressStatus, Reply, Request, Resource};
 use super::unit::Command;
 use super::worker::Worker;
 use crate::container::parse_signal;
@@ -21,15 +20,12 @@ use crate::reconcile::apply::apply;
 use crate::reconcile::plan::{self, Plan, PlanError};
 use crate::reconcile::prepare::{PrepareError, prepare, prepare_up};
 
-/// Steps that run at the same time; more gains nothing on a few cores (`docs/architecture.md`, "Figures").
+/// Steps that run at the same time if the command does not say; more gains nothing on a few cores (`docs/architecture.md`, "Figures").
 const PARALLEL: usize = 8;
 
 /// Answers one connection; true if it may have changed something.
 pub(super) async fn serve(worker: &Arc<Worker>, (mut reader, mut writer): Connection) -> bool {
-    let hello = Hello {
-        version: VERSION,
-        who: "supervisor".into(),
-    };
+    let hello = Hello::new("supervisor");
     if writer.send(&hello).await.is_err() {
         return false;
     }
@@ -67,7 +63,7 @@ pub(super) async fn serve(worker: &Arc<Worker>, (mut reader, mut writer): Connec
             }
             Request::Pause { services } => pause(worker, &services, true, &replies).await,
             Request::Unpause { services } => pause(worker, &services, false, &replies).await,
-            request => in_turn(worker, hello.who, request, &replies, &cancel).await,
+            request => in_turn(worker, hello, request, &replies, &cancel).await,
         };
         replies.send(last).ok();
         drop(replies);
@@ -223,7 +219,7 @@ fn say_of(
 /// Waits for its turn, then does what is asked.
 pub(super) async fn in_turn(
     worker: &Arc<Worker>,
-    who: String,
+    hello: Hello,
     request: Request,
     replies: &mpsc::UnboundedSender<Reply>,
     cancel: &CancellationToken,
@@ -250,11 +246,13 @@ pub(super) async fn in_turn(
             () = cancel.cancelled() => return Reply::Finished,
         }
     };
+    let Hello { who, parallel, .. } = hello;
     *current() = Some(who.clone());
     let action = who.split(' ').next().unwrap_or_default().to_owned();
     let begun = EventRecord::new("project", &action).with("by", &who);
     worker.shared.note(&begun);
-    let failures = execute(worker, request, replies, cancel).await;
+    let parallel = parallel.map_or(PARALLEL, NonZeroUsize::get);
+    let failures = execute(worker, request, parallel, replies, cancel).await;
     let ended = EventRecord::new("project", format!("{action}: end")).with("by", &who);
     worker.shared.note(&match failures.first() {
         Some(failure) => ended
@@ -282,6 +280,7 @@ fn failure_text(failure: &Failure) -> String {
 async fn execute(
     worker: &Arc<Worker>,
     request: Request,
+    parallel: usize,
     replies: &mpsc::UnboundedSender<Reply>,
     cancel: &CancellationToken,
 ) -> Vec<Failure> {
@@ -332,7 +331,7 @@ async fn execute(
         (registry, quiet_pull),
     );
     let effects = Arc::new(effects);
-    let work = apply(&plan, Arc::clone(&effects), PARALLEL, cancel);
+    let work = apply(&plan, Arc::clone(&effects), parallel, cancel);
     tokio::pin!(work);
     let work = async {
         match patience {
