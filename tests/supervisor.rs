@@ -18,7 +18,7 @@ use containerd_compose::state::{ROOT_VARIABLE, StateRoot};
 use containerd_compose::supervisor::frame::{self, Connection};
 use containerd_compose::supervisor::launch::{self, LaunchError, LaunchSettings};
 use containerd_compose::supervisor::process::{self, SupervisorArgs, WorkerSettings};
-use containerd_compose::supervisor::protocol::{Hello, Reply, Request};
+use containerd_compose::supervisor::protocol::{Hello, Reply, Request, VERSION};
 use libtest_mimic::{Arguments, Trial};
 use rustix::process::{Pid, Signal};
 use tokio_stream::StreamExt as _;
@@ -60,6 +60,10 @@ fn main() -> ExitCode {
         test(
             "a_killed_worker_comes_back_with_what_was_held",
             killed_worker,
+        ),
+        test(
+            "a_worker_of_an_earlier_version_makes_way_for_the_program_that_asks",
+            replaced_worker,
         ),
         test("a_keeper_ends_with_its_worker_on_request", keeper_ends),
         test("a_worker_does_not_outlive_its_keeper", keeper_killed),
@@ -114,13 +118,23 @@ fn worker(mut settings: WorkerSettings) -> ExitCode {
     runtime().block_on(async {
         let _pump = worker_pump(&mut settings);
         let listener = settings.listen().unwrap();
+        let replaced = settings.state.data().join("replaced");
+        let version = if settings.project == "early" && !replaced.exists() {
+            VERSION - 1
+        } else {
+            VERSION
+        };
         loop {
             tokio::select! {
                 () = settings.holder.lost() => return ExitCode::FAILURE,
-                connection = listener.accept() => {
-                    if answer(connection.unwrap()).await {
-                        return ExitCode::SUCCESS;
+                connection = listener.accept() => match answer(connection.unwrap(), version).await {
+                    Some(Request::Stop { .. }) => return ExitCode::SUCCESS,
+                    Some(Request::Replace { program }) => {
+                        settings.holder.set_program(program.to_str().unwrap()).unwrap();
+                        fs::write(replaced, "").unwrap();
+                        return ExitCode::FAILURE;
                     }
+                    _ => {}
                 }
             }
         }
@@ -151,14 +165,17 @@ fn worker_pump(settings: &mut WorkerSettings) -> Option<Pump> {
     Some(pump::spawn(streams, log_options(&log.join("x-json.log"), None)).unwrap())
 }
 
-async fn answer((mut reader, mut writer): Connection) -> bool {
-    let hello = Hello::new(std::process::id().to_string());
+async fn answer((mut reader, mut writer): Connection, version: u32) -> Option<Request> {
+    let hello = Hello {
+        version,
+        ..Hello::new(std::process::id().to_string())
+    };
     let heard = reader.next::<Hello>().await;
     assert!(heard.is_ok());
     writer.send(&hello).await.ok();
     let request = reader.next::<Request>().await.unwrap_or_default();
     writer.send(&Reply::Finished).await.ok();
-    matches!(request, Some(Request::Stop { .. }))
+    request
 }
 
 // The tests' side.
@@ -335,6 +352,16 @@ fn killed_worker(root: &Path) {
         .collect();
     expected.push("last words\n".into());
     assert_eq!(read_log(&log), expected);
+}
+
+fn replaced_worker(root: &Path) {
+    let mut project = Project::new(root);
+    project.name = "early";
+    project.launch();
+    assert!(project.state.data().join("replaced").exists());
+    let (worker, keeper) = (project.worker(), project.keeper());
+    project.launch();
+    assert_eq!((project.worker(), project.keeper()), (worker, keeper));
 }
 
 fn keeper_ends(root: &Path) {

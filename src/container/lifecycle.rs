@@ -13,10 +13,9 @@ use super::provision::{NetworkJoin, Provision};
 use super::{
     ContainerError, Containers, Desired, create, etc, files, image_part, runtime_error, volume,
 };
-use crate::engine::spec::{CGROUP_PARENT, Host, set_namespace_path};
+use crate::engine::spec::{Host, set_namespace_path};
 use crate::engine::{ContainerRecord, EngineError, ExitStatus, NewTask, Stdio, TaskStatus};
 use crate::network::SandboxRecord;
-use crate::state::create_private_dir;
 
 const KILL: u32 = 9;
 
@@ -343,8 +342,15 @@ impl Containers {
 
     /// Kills what runs of a task, and removes it. Not an error if there is none.
     async fn discard_task(&self, id: &str) -> Result<(), ContainerError> {
-        let Some(task) = self.engine.task(id).await? else {
-            return Ok(());
+        let deadline = Instant::now() + REMAINS;
+        let task = loop {
+            match self.engine.task(id).await? {
+                Some(task) => break task,
+                None if self.engine.has_shim(id).await && Instant::now() < deadline => {
+                    tokio::time::sleep(PAUSE).await;
+                }
+                None => return Ok(()),
+            }
         };
         if task.status != TaskStatus::Stopped {
             if task.status == TaskStatus::Paused {
@@ -376,66 +382,6 @@ impl Containers {
                 .map_err(ContainerError::io(format!("remove {}", folder.display())))?;
         }
         Ok(())
-    }
-
-    /// Lock of the common parent of our cgroups.
-    fn cgroup_lock(&self) -> Result<std::fs::File, ContainerError> {
-        create_private_dir(self.state.run())?;
-        let path = self.state.run().join("cgroup.lock");
-        let open = || {
-            let mut options = OpenOptions::new();
-            let file = options
-                .write(true)
-                .create(true)
-                .truncate(false)
-                .mode(0o600)
-                .open(&path)?;
-            file.lock_shared()?;
-            Ok(file)
-        };
-        open().map_err(ContainerError::io(format!("lock {}", path.display())))
-    }
-
-    /// Removes what a creation that was cut off has left of a container's cgroups, and their parent if that is all.
-    fn remove_cgroups(&self, id: &str) {
-        if !Host::get().systemd {
-            for parent in cgroup_parents() {
-                remove_cgroup(&parent.join(id));
-            }
-        }
-        self.remove_cgroup_parent();
-    }
-
-    /// Removes the common parent of our cgroups once nobody is in it.
-    pub fn remove_cgroup_parent(&self) {
-        if Host::get().systemd {
-            return;
-        }
-        let path = self.state.run().join("cgroup.lock");
-        let Ok(lock) = OpenOptions::new().write(true).open(&path) else {
-            return;
-        };
-        // Somebody starts a container just now, and will be the one to remove it.
-        if lock.try_lock().is_ok() {
-            for parent in cgroup_parents() {
-                remove_cgroup(&parent);
-            }
-        }
-    }
-}
-
-/// The common parent of our cgroups, in each hierarchy.
-fn cgroup_parents() -> Vec<PathBuf> {
-    let root = Path::new("/sys/fs/cgroup");
-    let name = CGROUP_PARENT.trim_start_matches('/');
-    let controllers = std::fs::read_dir(root).into_iter().flatten().flatten();
-    let nested = controllers.map(|entry| entry.path().join(name));
-    nested.chain([root.join(name)]).collect()
-}
-
-fn remove_cgroup(folder: &Path) {
-    if let Err(error) = std::fs::remove_dir(folder) {
-        tracing::trace!(folder = %folder.display(), %error, "cgroup stays");
     }
 }
 

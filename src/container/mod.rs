@@ -4,6 +4,7 @@
 mod attributes;
 mod cdi;
 mod commit;
+mod cgroup;
 mod copy;
 mod create;
 mod environment;

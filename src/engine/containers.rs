@@ -109,6 +109,13 @@ impl Engine {
         Ok(())
     }
 
+    /// Whether a shim of the container lives. One without a task is that of a creation which goes on in containerd, or is
+    /// being undone there, after whoever asked for it was killed.
+    pub async fn has_shim(&self, id: &str) -> bool {
+        let socket = shim_socket(self.address(), self.namespace(), id);
+        tokio::net::UnixStream::connect(&socket).await.is_ok()
+    }
+
     /// A killed shim leaves its socket behind; the next one of that id would replace it, but ids are never reused.
     async fn remove_stale_shim_socket(&self, id: &str) {
         let socket = shim_socket(self.address(), self.namespace(), id);

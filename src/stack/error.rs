@@ -109,6 +109,9 @@ impl StackError {
             Self::SupervisorEnded { path, .. } | Self::Launch(LaunchError::Silent { path, .. }) => {
                 vec![format!("its log is {}", path.display())]
             }
+            Self::Launch(LaunchError::Newer { .. }) => {
+                vec!["use the newer version, or take the project down with it first".into()]
+            }
             _ => Vec::new(),
         }
     }

@@ -192,7 +192,8 @@ impl Stack {
             | Request::Unpause { .. }
             | Request::Live { .. }
             | Request::Follow
-            | Request::Ping => {
+            | Request::Ping
+            | Request::Replace { .. } => {
                 return Ok(None);
             }
         };

@@ -170,6 +170,7 @@ fn who(request: &Request) -> &'static str {
         Request::Live { .. } => "live",
         Request::Follow => "follow",
         Request::Ping => "ping",
+        Request::Replace { .. } => "replace",
     }
 }
 

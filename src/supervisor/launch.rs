@@ -15,7 +15,7 @@ use thiserror::Error;
 
 use super::frame::{self, FrameError};
 use super::lock;
-use super::protocol::{Hello, Reply, Request};
+use super::protocol::{Hello, Reply, Request, VERSION};
 use crate::state::{ROOT_VARIABLE, StateError, StateRoot, create_private_dir};
 
 /// Time that a supervisor has until it answers; a machine may be busy.
@@ -58,6 +58,8 @@ pub enum LaunchError {
     },
     #[error(transparent)]
     State(#[from] StateError),
+    #[error("the supervisor of project `{project}` is of a newer version of compose")]
+    Newer { project: String },
     /// `log`: the last lines of `path`.
     #[error("the supervisor of project `{project}` does not answer")]
     Silent {
@@ -92,7 +94,7 @@ pub fn ensure_running(
     let path = frame::control_path(state, project);
     let locked = |state| lock::is_locked(state, project).map_err(cannot("look for a supervisor"));
     let deadline = Instant::now() + PATIENCE;
-    if locked(state)? && ping(&path, deadline).is_ok() {
+    if locked(state)? && matches!(ping(&path, deadline), Ok(VERSION)) {
         return Ok(path);
     }
     create_private_dir(&state.project_run(project))?;
@@ -102,7 +104,23 @@ pub fn ensure_running(
     let mut attempts = 0;
     loop {
         let source = match ping(&path, deadline) {
-            Ok(()) => return Ok(path),
+            Ok(VERSION) => return Ok(path),
+            Ok(version) if version > VERSION => {
+                return Err(LaunchError::Newer {
+                    project: project.into(),
+                });
+            }
+            Ok(_) if Instant::now() < deadline => {
+                let program = program(settings)?;
+                let program = install(state, &program)?;
+                // It ends with this request, so that its answer may be lost.
+                if let Err(error) = ask(&path, deadline, &Request::Replace { program }) {
+                    tracing::debug!(%error, "no answer from a supervisor that is replaced");
+                }
+                sleep(LOOK);
+                continue;
+            }
+            Ok(_) => FrameError::Cut,
             Err(error) => error,
         };
         let alive = locked(state)?;
@@ -159,18 +177,45 @@ fn launch_turn(directory: &Path, deadline: Instant) -> Result<File, LaunchError>
     }
 }
 
-/// Asks the supervisor for a sign of life.
-fn ping(path: &Path, deadline: Instant) -> Result<(), FrameError> {
+/// Asks the supervisor for a sign of life; returns the version that it speaks.
+fn ping(path: &Path, deadline: Instant) -> Result<u32, FrameError> {
+    ask(path, deadline, &Request::Ping)
+}
+
+/// Sends a request that has one reply; returns the version of who answers.
+fn ask(path: &Path, deadline: Instant, request: &Request) -> Result<u32, FrameError> {
     let mut stream = frame::connect_blocking(path)?;
     let left = deadline.saturating_duration_since(Instant::now());
     stream.set_read_timeout(Some(left.max(LOOK)))?;
     stream.set_write_timeout(Some(left.max(LOOK)))?;
     let hello = Hello::new(format!("ping (pid {})", std::process::id()));
     frame::write_blocking(&mut stream, &hello)?;
-    frame::write_blocking(&mut stream, &Request::Ping)?;
-    let hello = frame::read_blocking::<Hello>(&mut stream)?;
-    let reply = frame::read_blocking::<Reply>(&mut stream)?;
-    hello.and(reply).map(drop).ok_or(FrameError::Cut)
+    frame::write_blocking(&mut stream, request)?;
+    let hello = frame::read_blocking::<Hello>(&mut stream).map_err(in_time)?;
+    let reply = frame::read_blocking::<Reply>(&mut stream).map_err(in_time)?;
+    let (hello, _reply) = hello.zip(reply).ok_or(FrameError::Cut)?;
+    Ok(hello.version)
+}
+
+/// Says what the end of a read's patience means.
+fn in_time(error: FrameError) -> FrameError {
+    match error {
+        FrameError::Io(error) if error.kind() == io::ErrorKind::WouldBlock => {
+            FrameError::Io(io::Error::new(
+                io::ErrorKind::TimedOut,
+                "it takes connections but answers none",
+            ))
+        }
+        other => other,
+    }
+}
+
+/// The binary that supervisors run.
+fn program(settings: &LaunchSettings) -> Result<PathBuf, LaunchError> {
+    match &settings.program {
+        Some(program) => Ok(program.clone()),
+        None => std::env::current_exe().map_err(cannot("find this program")),
+    }
 }
 
 fn start(
@@ -179,10 +224,7 @@ fn start(
     settings: &LaunchSettings,
     deadline: Instant,
 ) -> Result<(), LaunchError> {
-    let original = match &settings.program {
-        Some(program) => program.clone(),
-        None => std::env::current_exe().map_err(cannot("find this program"))?,
-    };
+    let original = program(settings)?;
     let program = install(state, &original)?;
     let mut arguments: Vec<OsString> =
         vec!["supervisor".into(), "--project".into(), project.into()];

@@ -3,6 +3,7 @@
 //! Each message is a length (4 bytes, big endian) and that many bytes of JSON.
 
 use std::num::NonZeroUsize;
+use std::path::PathBuf;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -94,6 +95,10 @@ pub enum Request {
     Follow,
     /// Answered by [`Reply::Finished`] at once; does not wait in the queue.
     Ping,
+    /// Goes on as `program`, a newer one, after the requests that are in the queue.
+    Replace {
+        program: PathBuf,
+    },
 }
 
 impl Request {

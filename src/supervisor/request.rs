@@ -1,6 +1,7 @@
 //! One connection to the worker: queue, plan, apply, and tell how it went.
 
 use std::num::NonZeroUsize;
+use std::path::Path;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
@@ -34,7 +35,10 @@ pub(super) async fn serve(worker: &Arc<Worker>, (mut reader, mut writer): Connec
     else {
         return false;
     };
-    let changes = !matches!(request, Request::Ping | Request::Follow);
+    let changes = !matches!(
+        request,
+        Request::Ping | Request::Follow | Request::Replace { .. }
+    );
     let (replies, mut outgoing) = mpsc::unbounded_channel();
     let cancel = CancellationToken::new();
     let write = async {
@@ -47,6 +51,7 @@ pub(super) async fn serve(worker: &Arc<Worker>, (mut reader, mut writer): Connec
     let answer = async {
         let last = match request {
             Request::Ping => Reply::Finished,
+            Request::Replace { program } => replace(worker, &program).await,
             Request::Follow => {
                 follow(worker, &replies, &cancel).await;
                 Reply::Finished
@@ -108,6 +113,20 @@ async fn follow(
             Err(broadcast::error::RecvError::Closed) => return,
         }
     }
+}
+
+/// Has the keeper start `program` in place of this worker, which holds nothing that the next one does not find.
+async fn replace(worker: &Worker, program: &Path) -> Reply {
+    let _turn = worker.queue.lock().await;
+    let told = worker.shared.holder.set_program(&program.to_string_lossy());
+    if let Err(error) = told {
+        let failure = Failure::from_error("", &error);
+        return Reply::Failed {
+            failures: vec![failure],
+        };
+    }
+    worker.replaced.notify_one();
+    Reply::Finished
 }
 
 /// Sends a signal to every container of `services` (all if empty), past the queue: it must reach those that are being
@@ -460,7 +479,8 @@ async fn planned(worker: &Worker, request: Request) -> Result<Planned, Vec<Failu
         | Request::Unpause { .. }
         | Request::Live { .. }
         | Request::Follow
-        | Request::Ping => (None, Ok(Plan::default())),
+        | Request::Ping
+        | Request::Replace { .. } => (None, Ok(Plan::default())),
     };
     Ok(Planned {
         project,

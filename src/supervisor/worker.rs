@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use thiserror::Error;
 use tokio::sync::Notify;
@@ -41,6 +41,9 @@ const IDLE: Duration = Duration::from_secs(2);
 /// The same for one with containers, which is rarely to find that they are gone.
 const BUSY: Duration = Duration::from_secs(10);
 
+/// How long containerd may take to clean up after a creation that was cut off.
+const REMAINS: Duration = Duration::from_secs(1);
+
 /// The worker could not begin.
 #[derive(Debug, Error)]
 pub enum WorkerError {
@@ -53,6 +56,8 @@ pub enum WorkerError {
         operation: &'static str,
         source: io::Error,
     },
+    #[error("a newer program goes on")]
+    Replaced,
 }
 
 /// One project's supervisor.
@@ -67,6 +72,8 @@ pub(super) struct Worker {
     pub(super) ended: Notify,
     /// Ends the task that follows the project's files, while there is one.
     live: Mutex<Option<CancellationToken>>,
+    /// A newer program is to go on.
+    pub(super) replaced: Notify,
     /// Commands that are connected.
     pub(super) connections: AtomicUsize,
 }
@@ -135,6 +142,7 @@ async fn supervise(mut settings: WorkerSettings) -> Result<(), WorkerError> {
             worker.close().await;
             Ok(())
         }
+        () = worker.replaced.notified() => Err(WorkerError::Replaced),
         () = worker.shared.holder.lost() => Err(WorkerError::Io {
             operation: "go on",
             source: io::Error::other("the keeper has ended"),
@@ -233,6 +241,7 @@ impl Worker {
             current: Mutex::default(),
             ended: Notify::new(),
             live: Mutex::default(),
+            replaced: Notify::new(),
             connections: AtomicUsize::new(0),
         }))
     }
@@ -496,8 +505,11 @@ impl Worker {
         if let Err(error) = engine.collect_garbage().await {
             tracing::warn!(%error, "cannot collect garbage");
         }
-        // What containerd had to clean up of a creation that was cut off may have kept it until now.
-        self.shared.containers.remove_cgroup_parent();
+        // containerd may just be cleaning up what was left of a creation that was cut off.
+        let patience = Instant::now() + REMAINS;
+        while !self.shared.containers.remove_cgroup_parent() && Instant::now() < patience {
+            tokio::time::sleep(REMAINS / 20).await;
+        }
         let state = &self.shared.state;
         if engine.options().address == private_address(state)
             && let Err(error) = stop_private(state).await

@@ -60,29 +60,39 @@ const COMMAND: &str = "compose up -d";
 const WORKER: &str = " --worker";
 const BOTH: &str = " supervisor --project";
 
-#[test]
-fn twenty_interrupted_ups_leave_nothing_after_the_next_and_a_down() {
-    World::run(|world| {
-        world.import_image("default");
-        let project = world.project("rounds", BUSY);
-        let compose = |words: &str| project.command(words.split(' ')).env("TOKEN", "t");
-        for (delay, victims) in ROUNDS {
-            let up = compose("up -d").start();
-            sleep(Duration::from_millis(delay));
-            for victim in victims {
-                world.kill(victim);
-            }
-            let _interrupted = up.finish();
+/// Runs all rounds. `again`: each is brought up whole before it is taken down.
+fn interrupt(world: &World, again: bool) {
+    world.import_image("default");
+    let project = world.project("rounds", BUSY);
+    let compose = |words: &str| project.command(words.split(' ')).env("TOKEN", "t");
+    for (delay, victims) in ROUNDS {
+        let up = compose("up -d").start();
+        sleep(Duration::from_millis(delay));
+        for victim in victims {
+            world.kill(victim);
+        }
+        let _interrupted = up.finish();
+        if again {
             let _up = compose("up -d").run().success();
             let states = project.fields("Name", "State");
             assert!(
                 states.len() == 3 && states.values().all(|state| state == "running"),
                 "after {delay} ms and the kill of {victims:?}: {states:?}"
             );
-            let _down = compose("down -v").run().success();
-            world.assert_clean();
         }
-    });
+        let _down = compose("down -v").run().success();
+        world.assert_clean();
+    }
+}
+
+#[test]
+fn twenty_interrupted_ups_are_made_up_for_by_the_next() {
+    World::run(|world| interrupt(world, true));
+}
+
+#[test]
+fn twenty_interrupted_ups_leave_nothing_after_a_down() {
+    World::run(|world| interrupt(world, false));
 }
 
 const COUNTING: &str = "
