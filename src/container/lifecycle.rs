@@ -1,8 +1,8 @@
 //! Start, stop and removal.
 
-use std::fs::{OpenOptions, Permissions};
+use std::fs::{File, OpenOptions, Permissions};
 use std::io::{self, Write as _};
-use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+use std::os::unix::fs::{FileTypeExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -22,6 +22,9 @@ const KILL: u32 = 9;
 /// How long the remains of a task that was given up may be in the way of a new one, and the pause between two attempts.
 const REMAINS: Duration = Duration::from_secs(5);
 const PAUSE: Duration = Duration::from_millis(100);
+
+/// How long containerd may take to end a creation whose asker was killed: a shim waits ten seconds for a FIFO's other end.
+const CREATION: Duration = Duration::from_secs(12);
 
 impl Containers {
     /// Creates the task with the FIFOs under `state.container_run(id)` (`stdin` only with `stdin_open`, `stdout`,
@@ -342,16 +345,22 @@ impl Containers {
 
     /// Kills what runs of a task, and removes it. Not an error if there is none.
     async fn discard_task(&self, id: &str) -> Result<(), ContainerError> {
-        let deadline = Instant::now() + REMAINS;
+        let deadline = Instant::now() + CREATION;
+        let mut fifos = Vec::new();
         let task = loop {
             match self.engine.task(id).await? {
                 Some(task) => break task,
                 None if self.engine.has_shim(id).await && Instant::now() < deadline => {
+                    // It may hang at opening one of which nobody has the other end.
+                    if fifos.is_empty() {
+                        fifos = open_fifos(&self.state.container_run(id));
+                    }
                     tokio::time::sleep(PAUSE).await;
                 }
                 None => return Ok(()),
             }
         };
+        drop(fifos);
         if task.status != TaskStatus::Stopped {
             if task.status == TaskStatus::Paused {
                 self.engine.resume_task(id).await?;
@@ -383,6 +392,19 @@ impl Containers {
         }
         Ok(())
     }
+}
+
+/// Both ends of every FIFO in `folder`.
+fn open_fifos(folder: &Path) -> Vec<File> {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    let fifos = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_fifo()));
+    fifos
+        .filter_map(|fifo| {
+            let mut options = OpenOptions::new();
+            options.read(true).write(true);
+            options.open(fifo.path()).ok()
+        })
+        .collect()
 }
 
 /// Removes a folder with all that is in it, or a link. Not an error if it is gone.
