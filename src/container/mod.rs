@@ -3,8 +3,8 @@
 
 mod attributes;
 mod cdi;
-mod commit;
 mod cgroup;
+mod commit;
 mod copy;
 mod create;
 mod environment;

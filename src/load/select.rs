@@ -1,6 +1,6 @@
 //! Profiles, the services asked for, what they need, and the files of variables they name.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::path::Path;
 
 use super::diagnostic::{Problem, closest};
@@ -414,14 +414,18 @@ fn read_label_files(session: &mut Session<'_>, service: &mut Node) -> Outcome<()
 pub(super) fn matches(pattern: &str, name: &str) -> bool {
     let pattern: Vec<char> = pattern.chars().collect();
     let name: Vec<char> = name.chars().collect();
-    matches_at(&pattern, &name)
+    matches_at(&pattern, &name, &mut HashSet::new())
 }
 
-fn matches_at(pattern: &[char], name: &[char]) -> bool {
+/// `tried`: how much of pattern and name was left where it was tried before, in vain.
+fn matches_at(pattern: &[char], name: &[char], tried: &mut HashSet<(usize, usize)>) -> bool {
+    if !tried.insert((pattern.len(), name.len())) {
+        return false;
+    }
     match pattern {
         [] => name.is_empty(),
-        ['*', rest @ ..] => (0..=name.len()).any(|skip| matches_at(rest, &name[skip..])),
-        ['?', rest @ ..] => !name.is_empty() && matches_at(rest, &name[1..]),
+        ['*', rest @ ..] => (0..=name.len()).any(|skip| matches_at(rest, &name[skip..], tried)),
+        ['?', rest @ ..] => !name.is_empty() && matches_at(rest, &name[1..], tried),
         ['[', rest @ ..] => {
             let Some(end) = rest.iter().skip(1).position(|character| *character == ']') else {
                 return false;
@@ -434,11 +438,11 @@ fn matches_at(pattern: &[char], name: &[char]) -> bool {
             let Some((first, others)) = name.split_first() else {
                 return false;
             };
-            in_set(set, *first) != negated && matches_at(behind, others)
+            in_set(set, *first) != negated && matches_at(behind, others, tried)
         }
         ['\\', literal, rest @ ..] | [literal, rest @ ..] => name
             .split_first()
-            .is_some_and(|(first, others)| first == literal && matches_at(rest, others)),
+            .is_some_and(|(first, others)| first == literal && matches_at(rest, others, tried)),
     }
 }
 
@@ -467,6 +471,8 @@ mod tests {
             ("[^a]b", "ab", false),
             ("web", "webs", false),
             ("[", "x", false),
+            // Many ways to be wrong are tried once each.
+            (&"*a".repeat(40), &"a".repeat(39), false),
         ] {
             assert_eq!(matches(pattern, name), expected, "{pattern} {name}");
         }

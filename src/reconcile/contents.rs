@@ -90,15 +90,18 @@ impl Source<'_> {
 }
 
 fn file_digest(path: &Path) -> io::Result<Option<String>> {
-    let mut file = match File::open(path) {
-        Ok(file) => file,
+    // Before it is opened: a pipe might never let go, a device never end.
+    match std::fs::metadata(path) {
+        // A folder is mounted as it is; its content is not watched.
+        Ok(metadata) if metadata.is_dir() => return Ok(None),
+        Ok(metadata) if !metadata.is_file() => {
+            return Err(io::Error::other("it is neither a file nor a folder"));
+        }
+        Ok(_) => {}
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(error),
-    };
-    // A folder is mounted as it is; its content is not watched.
-    if file.metadata()?.is_dir() {
-        return Ok(None);
     }
+    let mut file = File::open(path)?;
     let mut digest = Sha256::new();
     let mut buffer = vec![0; 64 * 1024];
     loop {
@@ -125,6 +128,13 @@ mod tests {
     use indexmap::IndexMap;
 
     use super::*;
+
+    #[test]
+    fn what_never_ends_is_not_read() {
+        let error = file_digest(Path::new("/dev/zero")).unwrap_err();
+        assert_eq!(error.to_string(), "it is neither a file nor a folder");
+        assert_eq!(file_digest(Path::new("/dev")).unwrap(), None);
+    }
     use crate::model::{Config, FileReference, Secret, Service};
 
     fn mounts(source: &str) -> Vec<FileReference> {
