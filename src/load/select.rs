@@ -1,6 +1,6 @@
 //! Profiles, the services asked for, what they need, and the files of variables they name.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::path::Path;
 
 use super::diagnostic::{Problem, closest};

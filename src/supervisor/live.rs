@@ -13,7 +13,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use super::protocol::{Failure, Reply, Request};
+use super::protocol::{Failure, Hello, Reply, Request};
 use super::request::in_turn;
 use super::worker::Worker;
 use crate::load::{LoadError, LoadOptions, Loaded};
@@ -324,7 +324,7 @@ async fn apply(worker: Arc<Worker>, request: Request, cancel: CancellationToken)
         }
     };
     let work = async {
-        let reply = in_turn(&worker, WHO.into(), request, &replies, &cancel).await;
+        let reply = in_turn(&worker, Hello::new(WHO), request, &replies, &cancel).await;
         drop(replies);
         reply
     };
