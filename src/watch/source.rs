@@ -26,7 +26,9 @@ type Identity = (u64, u64);
 #[derive(Debug)]
 pub(super) struct Source {
     watcher: INotifyWatcher,
-    watched: BTreeMap<PathBuf, Identity>,
+    /// `None`: something has happened to the folder itself. Its identity proves nothing then, as a new folder may have the
+    /// inode of one that was removed.
+    watched: BTreeMap<PathBuf, Option<Identity>>,
     events: UnboundedReceiver<Change>,
 }
 
@@ -54,7 +56,9 @@ impl Source {
             .watched
             .iter()
             .filter(|(path, identity)| {
-                !folders.contains(*path) || folder_identity(path) != Some(**identity)
+                !folders.contains(*path)
+                    || identity.is_none()
+                    || folder_identity(path) != **identity
             })
             .map(|(path, _)| path.clone())
             .collect();
@@ -76,13 +80,13 @@ impl Source {
             return Ok(false);
         };
         match self.watched.get(path) {
-            Some(known) if *known == identity => return Ok(false),
+            Some(known) if *known == Some(identity) => return Ok(false),
             Some(_) => self.forget(path),
             None => {}
         }
         match self.watcher.watch(path, RecursiveMode::NonRecursive) {
             Ok(()) => {
-                self.watched.insert(path.to_owned(), identity);
+                self.watched.insert(path.to_owned(), Some(identity));
                 Ok(true)
             }
             Err(error) if is_absent(&error) => Ok(false),
@@ -108,7 +112,14 @@ impl Source {
     /// The next change; pending if there is none. Cancel-safe.
     pub(super) async fn next(&mut self) -> Change {
         match self.events.recv().await {
-            Some(change) => change,
+            Some(change) => {
+                if let Change::Path(path) = &change
+                    && let Some(identity) = self.watched.get_mut(path)
+                {
+                    *identity = None;
+                }
+                change
+            }
             // The sender lives as long as the watcher.
             None => std::future::pending().await,
         }

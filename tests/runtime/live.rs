@@ -346,8 +346,9 @@ fn limits_labels_restart_policy_and_health_change_under_a_running_process() {
         assert_eq!(limit("pids/pids.max", "pids.max").trim(), "77");
         let cpu = limit("cpu/cpu.cfs_quota_us", "cpu.max");
         assert_eq!(cpu.split_whitespace().next(), Some("50000"));
+        let listed = world.ctr(["containers", "list", "--quiet"]).run().success();
         let info = world
-            .ctr(["containers", "info", &before["edited"]])
+            .ctr(["containers", "info", listed.stdout.trim()])
             .run()
             .success();
         assert!(info.stdout.contains("\"tier\": \"back\""), "{info}");

@@ -10,7 +10,7 @@ use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::converge::{ConvergeArgs, DependencyArgs, up_options};
-use super::perform;
+use super::request_within;
 use crate::cli::drive::{FRAME, Interrupts, block_on};
 use crate::cli::error::{CommandError, ExitStatus};
 use crate::cli::globals::{Context, Selection, load_error, show_warnings};
@@ -60,16 +60,18 @@ pub(crate) fn run(
         &DependencyArgs::default(),
     )?;
     let stack = context.stack(Some(project.clone()), project.name.clone());
-    if !arguments.no_up {
-        perform(&mut context.ui, &stack, "up", stack.up(options.clone())?)?;
-    }
-    if context.ui.dry_run {
-        return Ok(ExitStatus::Success);
-    }
+    // In one runtime, to which the connection to containerd belongs.
     block_on(async {
+        let ui = &mut context.ui;
+        if !arguments.no_up {
+            request_within(ui, &stack, "up", stack.up(options.clone())?, None).await?;
+        }
+        if ui.dry_run {
+            return Ok(ExitStatus::Success);
+        }
         let watch = Watch::new(&load, &loaded, &options).map_err(StackError::from)?;
-        let sources = Sources::new(&mut context.ui, project)?;
-        follow(&mut context.ui, stack, watch, sources).await
+        let sources = Sources::new(ui, project)?;
+        follow(ui, stack, watch, sources).await
     })
 }
 
