@@ -121,7 +121,7 @@ pub(super) fn create(state: &StateRoot, record: &VolumeRecord) -> Result<(), Con
         return Ok(());
     }
     create_private_dir(&folder)?;
-    let data = folder.join("_data");
+    let data = state.volume_data(&record.name);
     make_folder(&data, 0o755).map_err(ContainerError::writing(&data))?;
     Ok(write_json(&file, record)?)
 }
@@ -139,7 +139,7 @@ pub(super) fn remove(state: &StateRoot, name: &str) -> Result<(), ContainerError
     check_name(name)?;
     let folder = state.volume(name);
     let _lock = lock(state)?;
-    let data = folder.join("_data");
+    let data = state.volume_data(name);
     unmount(&data).map_err(ContainerError::io(format!("unmount {}", data.display())))?;
     match std::fs::remove_dir_all(&folder) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(ContainerError::io(format!(
@@ -228,7 +228,7 @@ impl Kind {
 
 /// Path of the content, mounted where it has to be.
 pub(super) fn provide(state: &StateRoot, record: &VolumeRecord) -> Result<PathBuf, ContainerError> {
-    let data = state.volume(&record.name).join("_data");
+    let data = state.volume_data(&record.name);
     match Kind::of(state, record)? {
         Kind::Plain => Ok(data),
         Kind::Bind(path) if path.exists() => Ok(path),
@@ -264,7 +264,7 @@ pub(super) fn release(
         return Ok(());
     }
     let _lock = lock(state)?;
-    let data = state.volume(name).join("_data");
+    let data = state.volume_data(name);
     unmount(&data).map_err(ContainerError::io(format!("unmount {}", data.display())))
 }
 
@@ -393,10 +393,10 @@ mod tests {
         let mut first = record("shop_data", &[]);
         first.labels.insert("a".into(), "1".into());
         create(&state, &first).unwrap();
-        std::fs::write(state.volume("shop_data").join("_data/f"), "x").unwrap();
+        std::fs::write(state.volume_data("shop_data").join("f"), "x").unwrap();
         create(&state, &record("shop_data", &[])).unwrap();
         assert_eq!(find(&state, "shop_data").unwrap(), Some(first));
-        let data = state.volume("shop_data").join("_data");
+        let data = state.volume_data("shop_data");
         assert_eq!(std::fs::metadata(&data).unwrap().mode() & 0o777, 0o755);
         assert_eq!(
             std::fs::metadata(state.volume("shop_data")).unwrap().mode() & 0o777,

@@ -62,6 +62,8 @@ pub enum StackError {
         path: PathBuf,
         log: Vec<String>,
     },
+    #[error("no containers for project \"{project}\"")]
+    NoContainers { project: String },
     #[error("service \"{service}\" is not running{}", container_number(*.index))]
     NotRunning { service: String, index: u32 },
     /// The runtime could not start a command; `code` is 126 or 127.

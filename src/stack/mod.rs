@@ -23,6 +23,8 @@ mod stats;
 mod sync;
 mod top;
 mod up;
+mod volumes;
+mod wait;
 mod watch;
 
 use std::num::NonZeroUsize;
@@ -47,6 +49,8 @@ pub use self::request::Events;
 pub use self::stats::{ContainerStats, Sampler};
 pub use self::top::ContainerProcesses;
 pub use self::up::Outcome;
+pub use self::volumes::VolumeSummary;
+pub use self::wait::{Ended, Waits};
 pub use self::watch::{Reloaded, Watch};
 use crate::container::Containers;
 use crate::engine::{Engine, EngineOptions, locate};

@@ -80,9 +80,14 @@ impl StateRoot {
         self.data.join("volumes")
     }
 
-    /// Folder of a volume; its data is in `_data` below.
+    /// Folder of a volume.
     pub fn volume(&self, name: &str) -> PathBuf {
         self.volumes().join(name)
+    }
+
+    /// Where a volume has its data.
+    pub fn volume_data(&self, name: &str) -> PathBuf {
+        self.volume(name).join("_data")
     }
 
     pub fn networks(&self) -> PathBuf {

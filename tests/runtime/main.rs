@@ -5,6 +5,7 @@
 
 mod attributes;
 mod changes;
+mod commands;
 mod escapes;
 mod failures;
 mod faults;

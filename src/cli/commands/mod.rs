@@ -21,6 +21,7 @@ mod pull;
 mod push;
 mod restart;
 mod rm;
+mod scale;
 mod schema;
 mod start;
 mod stats;
@@ -30,6 +31,8 @@ mod top;
 mod unpause;
 mod up;
 pub(super) mod version;
+mod volumes;
+mod wait;
 mod watch;
 
 use std::io::{stderr, stdout};
@@ -68,6 +71,7 @@ pub(crate) enum Command {
     Push(push::PushArgs),
     Restart(restart::RestartArgs),
     Rm(rm::RmArgs),
+    Scale(scale::ScaleArgs),
     Schema(schema::SchemaArgs),
     Start(start::StartArgs),
     Stats(stats::StatsArgs),
@@ -78,6 +82,8 @@ pub(crate) enum Command {
     Unpause(unpause::UnpauseArgs),
     Up(Box<up::UpArgs>),
     Version(version::VersionArgs),
+    Volumes(volumes::VolumesArgs),
+    Wait(wait::WaitArgs),
     Watch(watch::WatchArgs),
 }
 
@@ -116,6 +122,7 @@ pub(crate) fn run(command: Command, context: &mut Context) -> Result<ExitStatus,
         Command::Push(arguments) => push::run(context, &arguments),
         Command::Restart(arguments) => restart::run(context, &arguments),
         Command::Rm(arguments) => rm::run(context, &arguments),
+        Command::Scale(arguments) => scale::run(context, &arguments),
         Command::Schema(arguments) => schema::run(context, &arguments),
         Command::Start(arguments) => start::run(context, &arguments),
         Command::Stats(arguments) => stats::run(context, &arguments),
@@ -126,6 +133,8 @@ pub(crate) fn run(command: Command, context: &mut Context) -> Result<ExitStatus,
         Command::Unpause(arguments) => unpause::run(context, &arguments),
         Command::Up(arguments) => up::run(context, *arguments),
         Command::Version(arguments) => version::run(context, &arguments),
+        Command::Volumes(arguments) => volumes::run(context, &arguments),
+        Command::Wait(arguments) => wait::run(context, &arguments),
         Command::Watch(arguments) => watch::run(context, &arguments),
     }
 }

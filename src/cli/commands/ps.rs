@@ -7,7 +7,8 @@ use serde_json::{Map, Value, json};
 use crate::cli::drive::block_on;
 use crate::cli::error::{CommandError, ExitStatus};
 use crate::cli::globals::Context;
-use crate::cli::template::{Template, TemplateError, go_json};
+use crate::cli::listing::{Listing, Row};
+use crate::cli::template::TemplateError;
 use crate::cli::{human, table};
 use crate::reconcile::observe::Status;
 use crate::stack::{ContainerSummary, displayable};
@@ -88,8 +89,7 @@ pub(crate) fn run(context: &mut Context, arguments: &PsArgs) -> Result<ExitStatu
             now: Timestamp::now(),
             truncate: !arguments.no_trunc,
         };
-        rows.render(&arguments.format)
-            .map_err(|error| CommandError::usage(format!("template parsing error: {error}")))?
+        rows.render(&arguments.format)?
     };
     context.ui.data(&text)?;
     context.ui.flush()?;
@@ -161,44 +161,17 @@ struct Rows<'a> {
 
 impl Rows<'_> {
     fn render(&self, format: &str) -> Result<String, TemplateError> {
-        match format {
-            "" | "table" => self.table(TABLE),
-            "json" => {
-                let rows: Vec<String> = self
-                    .containers
-                    .iter()
-                    .map(|container| go_json(&self.fields(container)))
-                    .collect();
-                Ok(table::lines(rows.iter().map(String::as_str)))
-            }
-            format => match format.strip_prefix("table ") {
-                Some(columns) => self.table(columns.trim()),
-                None => self.lines(&Template::parse(format)?),
-            },
-        }
-    }
-
-    fn lines(&self, template: &Template) -> Result<String, TemplateError> {
-        let mut text = String::new();
-        for container in self.containers {
-            text.push_str(&template.render(&self.fields(container), &hidden(container))?);
-            text.push('\n');
-        }
-        Ok(text)
-    }
-
-    fn table(&self, columns: &str) -> Result<String, TemplateError> {
-        let template = Template::parse(columns)?;
-        let text = format!(
-            "{}\n{}",
-            template.render_header(&titles())?,
-            self.lines(&template)?
-        );
-        let rows: Vec<Vec<String>> = text
-            .lines()
-            .map(|line| line.split('\t').map(Into::into).collect())
-            .collect();
-        Ok(table::render(&rows, table::COLUMN))
+        let rows = self.containers.iter().map(|container| Row {
+            fields: self.fields(container),
+            // What templates can name beside the fields: `.Label "x"`.
+            hidden: Map::from_iter([("Label".to_owned(), json!(container.labels))]),
+        });
+        let listing = Listing {
+            columns: TABLE,
+            titles: titles(),
+            rows: rows.collect(),
+        };
+        listing.render(format)
     }
 
     /// The fields of Docker's JSON, by name.
@@ -288,11 +261,6 @@ const fn health_word(health: HealthStatus) -> &'static str {
         HealthStatus::Healthy => "healthy",
         HealthStatus::Unhealthy => "unhealthy",
     }
-}
-
-/// What templates can name beside the fields: `.Label "x"`.
-fn hidden(container: &ContainerSummary) -> Map<String, Value> {
-    Map::from_iter([("Label".to_owned(), json!(container.labels))])
 }
 
 /// Titles of the fields in a table.
