@@ -14,6 +14,7 @@ use clap::Parser;
 use containerd_compose::log::LogOptions;
 use containerd_compose::log::pump::{self, Pump, Streams};
 use containerd_compose::log::reader::{self, Item, ReadOptions, Source};
+use containerd_compose::log::tap::Taps;
 use containerd_compose::state::{ROOT_VARIABLE, StateRoot};
 use containerd_compose::supervisor::frame::{self, Connection};
 use containerd_compose::supervisor::launch::{self, LaunchError, LaunchSettings};
@@ -162,7 +163,14 @@ fn worker_pump(settings: &mut WorkerSettings) -> Option<Pump> {
     };
     let log = settings.state.container("x");
     fs::create_dir_all(&log).unwrap();
-    Some(pump::spawn(streams, log_options(&log.join("x-json.log"), None)).unwrap())
+    Some(
+        pump::spawn(
+            streams,
+            log_options(&log.join("x-json.log"), None),
+            Taps::default(),
+        )
+        .unwrap(),
+    )
 }
 
 async fn answer((mut reader, mut writer): Connection, version: u32) -> Option<Request> {
@@ -419,7 +427,7 @@ fn log_options(path: &Path, max_size: Option<u64>) -> LogOptions {
 fn pump_alone(directory: &Path) -> ExitCode {
     runtime().block_on(async {
         let options = log_options(&directory.join("a.log"), Some(200_000));
-        let pump = pump::spawn(pump::open(directory).unwrap(), options).unwrap();
+        let pump = pump::spawn(pump::open(directory).unwrap(), options, Taps::default()).unwrap();
         pump.drained().await;
     });
     ExitCode::SUCCESS
@@ -551,7 +559,12 @@ fn full_disk(root: &Path) {
     pump::make_fifos(&fifos, false, false).unwrap();
     let log = disk.0.join("a.log");
     runtime().block_on(async {
-        let pump = pump::spawn(pump::open(&fifos).unwrap(), log_options(&log, None)).unwrap();
+        let pump = pump::spawn(
+            pump::open(&fifos).unwrap(),
+            log_options(&log, None),
+            Taps::default(),
+        )
+        .unwrap();
         let mut stdout = OpenOptions::new()
             .write(true)
             .open(fifos.join("stdout"))

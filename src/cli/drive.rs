@@ -107,7 +107,7 @@ async fn drive_with<T>(
             Some(reply) = replies.recv() => renderer.reply(ui, &reply),
             // Not dropped before it has ended, except by a signal.
             result = &mut work => break result.map_err(|error| {
-                if let StackError::Failed(failures) = &error {
+                if let StackError::Failed(failures) | StackError::NotStarted { failures, .. } = &error {
                     renderer.failed(ui, failures);
                 }
                 CommandError::from(error)

@@ -247,6 +247,10 @@ impl From<StackError> for CommandError {
     fn from(error: StackError) -> Self {
         match error {
             StackError::Failed(failures) => Self::failed(failures),
+            StackError::NotStarted { code, failures } => Self {
+                kind: ErrorKind::Exec(u8::try_from(code).unwrap_or(1)),
+                ..Self::failed(failures)
+            },
             error => {
                 let failure = Failure {
                     hints: error.hints(),

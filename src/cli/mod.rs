@@ -1,6 +1,7 @@
 //! The command line: one file per command, and the only room that prints.
 
 mod commands;
+mod detach;
 mod diagnostics;
 mod drive;
 mod error;
@@ -13,6 +14,7 @@ mod prefix;
 mod print;
 mod progress;
 mod root;
+mod session;
 mod table;
 mod template;
 mod terminal;

@@ -72,3 +72,45 @@ fn install_hook() {
         }));
     });
 }
+
+#[cfg(test)]
+mod tests {
+    use std::process::{Command, Stdio};
+
+    use rustix::fs::{Mode, OFlags};
+    use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+
+    use super::*;
+
+    /// Set in the process that panics.
+    const CHILD: &str = "COMPOSE_TEST_RAW_MODE";
+
+    #[test]
+    fn a_panic_on_any_thread_puts_the_terminal_back() {
+        if std::env::var_os(CHILD).is_some() {
+            // The guard never gets to do it.
+            std::mem::forget(RawMode::enter().unwrap());
+            let thread = std::thread::spawn(|| panic!("on purpose"));
+            assert!(thread.join().is_err());
+            return;
+        }
+        let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
+        grantpt(&master).unwrap();
+        unlockpt(&master).unwrap();
+        let name = ptsname(&master, Vec::new()).unwrap();
+        let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC;
+        let slave = rustix::fs::open(name.as_c_str(), flags, Mode::empty()).unwrap();
+        let before = termios::tcgetattr(&slave).unwrap();
+        let test = "cli::terminal::tests::a_panic_on_any_thread_puts_the_terminal_back";
+        let child = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", test])
+            .env(CHILD, "1")
+            .stdin(Stdio::from(slave.try_clone().unwrap()))
+            .output()
+            .unwrap();
+        assert!(child.status.success(), "{child:?}");
+        let after = termios::tcgetattr(&slave).unwrap();
+        assert_eq!(after.local_modes, before.local_modes);
+        assert_eq!(after.input_modes, before.input_modes);
+    }
+}

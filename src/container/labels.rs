@@ -64,7 +64,6 @@ fn compose(creation: &Creation<'_>) -> Vec<(String, String)> {
     let mut labels = vec![
         (label::PROJECT, project.name.clone()),
         (label::SERVICE, service.name.clone()),
-        (label::NUMBER, desired.number.to_string()),
         (
             label::ONE_OFF,
             if desired.one_off { "True" } else { "False" }.into(),
@@ -80,6 +79,11 @@ fn compose(creation: &Creation<'_>) -> Vec<(String, String)> {
         (label::CONFIG_FILES, paths(&project.files)),
         (label::VERSION, env!("CARGO_PKG_VERSION").into()),
     ];
+    if desired.one_off {
+        labels.push((label::SLUG, desired.slug.clone()));
+    } else {
+        labels.push((label::NUMBER, desired.number.to_string()));
+    }
     if !project.env_files.is_empty() {
         labels.push((label::ENVIRONMENT_FILE, paths(&project.env_files)));
     }

@@ -53,6 +53,7 @@ pub mod label {
     pub const PROJECT: &str = "com.docker.compose.project";
     pub const SERVICE: &str = "com.docker.compose.service";
     pub const NUMBER: &str = "com.docker.compose.container-number";
+    pub const SLUG: &str = "com.docker.compose.slug";
     pub const ONE_OFF: &str = "com.docker.compose.oneoff";
     pub const CONFIG_HASH: &str = "com.docker.compose.config-hash";
     pub const IMAGE: &str = "com.docker.compose.image";
@@ -78,6 +79,12 @@ pub struct Desired {
     pub service: String,
     pub number: u32,
     pub one_off: bool,
+    /// `com.docker.compose.slug` of a one-off.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub slug: String,
+    /// The container goes with its anonymous volumes when it has ended.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub auto_remove: bool,
     /// Name of the container.
     pub name: String,
     /// Sandbox that it runs in; none for `network_mode: host` and for those that join another's.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use containerd_client::events::{
     ContainerCreate, ContainerDelete, ContainerUpdate, NamespaceUpdate, TaskCreate, TaskDelete,
-    TaskExecStarted, TaskExit, TaskOom, TaskPaused, TaskResumed, TaskStart,
+    TaskExecAdded, TaskExecStarted, TaskExit, TaskOom, TaskPaused, TaskResumed, TaskStart,
 };
 use containerd_client::services::v1::events_client::EventsClient;
 use containerd_client::services::v1::{PublishRequest, SubscribeRequest};
@@ -159,6 +159,13 @@ fn decode(envelope: &Envelope) -> Option<Event> {
         "/tasks/exec-started" => {
             let event: TaskExecStarted = read(bytes)?;
             Event::ExecStarted {
+                id: event.container_id,
+                exec_id: event.exec_id,
+            }
+        }
+        "/tasks/exec-added" => {
+            let event: TaskExecAdded = read(bytes)?;
+            Event::ExecAdded {
                 id: event.container_id,
                 exec_id: event.exec_id,
             }

@@ -140,6 +140,11 @@ pub enum Event {
         id: String,
         exec_id: String,
     },
+    /// A further process was made; it may not have been started.
+    ExecAdded {
+        id: String,
+        exec_id: String,
+    },
     TaskDeleted {
         id: String,
     },

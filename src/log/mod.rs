@@ -8,7 +8,10 @@ pub mod reader;
 mod record;
 mod recorder;
 mod source;
+pub mod tap;
 mod writer;
+
+pub use self::record::Origin;
 
 use std::path::PathBuf;
 

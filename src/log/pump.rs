@@ -15,6 +15,7 @@ use super::LogOptions;
 use super::journal::BATCH;
 use super::record::Origin;
 use super::recorder::Recorder;
+use super::tap::Taps;
 use crate::sys::descriptors;
 
 /// Time between two looks at whether a full disk has room again.
@@ -113,6 +114,8 @@ impl Streams {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Wish {
     Run,
+    /// The run is over: what is left is read, whoever is slow.
+    Drain,
     Suspend,
     Stop,
 }
@@ -122,6 +125,7 @@ enum Wish {
 pub struct Pump {
     wish: watch::Sender<Wish>,
     ended: watch::Receiver<bool>,
+    stdin: Option<OwnedFd>,
 }
 
 impl Drop for Pump {
@@ -134,8 +138,20 @@ impl Pump {
     /// Returns when all writers have closed and everything they wrote is in the log, or the pump was stopped. Never
     /// returns while no writer has come. Cancel-safe.
     pub async fn drained(&self) {
+        self.wish.send_if_modified(|wish| {
+            let is_running = *wish == Wish::Run;
+            if is_running {
+                *wish = Wish::Drain;
+            }
+            is_running
+        });
         // An error means that the task is gone, which is an end too.
         self.ended.clone().wait_for(|ended| *ended).await.ok();
+    }
+
+    /// Lets go of the container's input: it ends with the last one who still writes to it.
+    pub fn close_stdin(&mut self) {
+        self.stdin = None;
     }
 
     /// Writes what is there, an unfinished line too, and ends although writers may be left.
@@ -153,8 +169,9 @@ impl Pump {
 
 /// Starts reading. Needs a Tokio runtime.
 ///
-/// While it reads it holds a lock on `logger-lock` beside the log, for which nerdctl's `logs -f` waits.
-pub fn spawn(streams: Streams, options: LogOptions) -> io::Result<Pump> {
+/// While it reads it holds a lock on `logger-lock` beside the log, for which nerdctl's `logs -f` waits. Those who are
+/// attached by `taps` get everything too.
+pub fn spawn(streams: Streams, options: LogOptions, taps: Taps) -> io::Result<Pump> {
     let (wish, wishes) = watch::channel(Wish::Run);
     let (end, ended) = watch::channel(false);
     let mut sources = Vec::new();
@@ -162,14 +179,16 @@ pub fn spawn(streams: Streams, options: LogOptions) -> io::Result<Pump> {
         let descriptor = descriptors::watch(descriptor, Interest::READABLE)?;
         sources.push(Source { origin, descriptor });
     }
-    let recorder = Recorder::new(options, &streams.directory);
-    let stdin = streams.stdin;
+    let recorder = Recorder::new(options, &streams.directory, taps.clone());
     tokio::spawn(async move {
-        run(recorder, sources, wishes).await;
-        drop(stdin);
+        run(recorder, sources, wishes, taps).await;
         end.send_replace(true);
     });
-    Ok(Pump { wish, ended })
+    Ok(Pump {
+        wish,
+        ended,
+        stdin: streams.stdin,
+    })
 }
 
 /// One FIFO.
@@ -224,19 +243,34 @@ async fn readable(sources: &[Source], first: usize) -> (usize, bool) {
     .await
 }
 
-async fn run(mut recorder: Recorder, mut sources: Vec<Source>, mut wishes: watch::Receiver<Wish>) {
+async fn run(
+    mut recorder: Recorder,
+    mut sources: Vec<Source>,
+    mut wishes: watch::Receiver<Wish>,
+    taps: Taps,
+) {
     let mut first = 0;
+    let mut draining = wishes.clone();
     while !sources.is_empty() {
         tokio::select! {
             // Cancel-safe: it only waits. An error means that the pump was dropped.
-            wish = wishes.wait_for(|wish| *wish != Wish::Run) => {
+            wish = wishes.wait_for(|wish| matches!(wish, Wish::Suspend | Wish::Stop)) => {
                 if wish.is_ok_and(|wish| *wish == Wish::Stop) {
                     break;
                 }
                 return;
             }
             // Cancel-safe: it only waits.
-            (index, closed) = readable(&sources, first) => {
+            (index, closed) = async {
+                if !taps.has_room() {
+                    tokio::select! {
+                        () = taps.room() => {}
+                        // An error means that the pump was dropped, which the arm above sees.
+                        _ = draining.wait_for(|wish| *wish != Wish::Run) => {}
+                    }
+                }
+                readable(&sources, first).await
+            } => {
                 first = index + 1;
                 if !sources[index].turn(&mut recorder, closed) {
                     sources.remove(index);
@@ -270,6 +304,7 @@ mod tests {
     struct Bench {
         directory: tempfile::TempDir,
         options: LogOptions,
+        taps: Taps,
     }
 
     impl Bench {
@@ -282,11 +317,20 @@ mod tests {
                 max_files: 1,
                 discard: false,
             };
-            Self { directory, options }
+            Self {
+                directory,
+                options,
+                taps: Taps::default(),
+            }
         }
 
         fn start(&self) -> Pump {
-            spawn(open(self.directory.path()).unwrap(), self.options.clone()).unwrap()
+            spawn(
+                open(self.directory.path()).unwrap(),
+                self.options.clone(),
+                self.taps.clone(),
+            )
+            .unwrap()
         }
 
         fn writer(&self, name: &str) -> File {
@@ -423,7 +467,7 @@ mod tests {
         assert_eq!(bench.text("stdout"), "");
         stdout.write_all(b"ended\nnext").unwrap();
         let streams = Streams::from_held(bench.directory.path(), held);
-        let pump = spawn(streams, bench.options.clone()).unwrap();
+        let pump = spawn(streams, bench.options.clone(), bench.taps.clone()).unwrap();
         drop(stdout);
         // Its copy of stderr has not seen a writer.
         tokio::time::sleep(Duration::from_millis(50)).await;
@@ -439,6 +483,54 @@ mod tests {
         stdout.write_all(b"no line feed").unwrap();
         soon(pump.stop()).await;
         assert_eq!(bench.text("stdout"), "no line feed");
+    }
+
+    #[tokio::test]
+    async fn who_is_attached_gets_every_byte_at_once_and_unchanged() {
+        for discard in [false, true] {
+            let mut bench = Bench::new();
+            bench.options.discard = discard;
+            let tap = bench.taps.open();
+            let pump = bench.start();
+            drop(bench.writer("stderr"));
+            let mut stdout = bench.writer("stdout");
+            stdout.write_all(b"prompt\xff> ").unwrap();
+            assert_eq!(&*soon(tap.next()).await.bytes, b"prompt\xff> ");
+            stdout.write_all(b"more\n").unwrap();
+            assert_eq!(&*soon(tap.next()).await.bytes, b"more\n");
+            drop(stdout);
+            soon(pump.drained()).await;
+            assert_eq!(tap.take(), None);
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn who_does_not_read_holds_the_container_up_until_its_run_is_over() {
+        const BYTES: usize = 8 << 20;
+        let bench = Bench::new();
+        let tap = bench.taps.open();
+        let pump = bench.start();
+        drop(bench.writer("stderr"));
+        let mut stdout = bench.writer("stdout");
+        let (told, written) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            for _ in 0..BYTES / 4096 {
+                stdout.write_all(&[b'x'; 4096]).unwrap();
+                told.send(()).unwrap();
+            }
+        });
+        let mut count = 0;
+        while written.recv_timeout(Duration::from_millis(500)).is_ok() {
+            count += 4096;
+        }
+        assert!(count < BYTES, "it was not held up");
+        soon(pump.drained()).await;
+        let mut received = 0;
+        while let Some(chunk) = tap.take() {
+            received += chunk.bytes.len();
+        }
+        assert_eq!(received, BYTES);
+        assert_eq!(bench.text("stdout").len(), BYTES);
     }
 
     #[tokio::test]

@@ -7,7 +7,7 @@ pub(super) const LONGEST: usize = 16 << 10;
 
 /// Which output a line came from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Origin {
+pub enum Origin {
     Stdout,
     Stderr,
 }

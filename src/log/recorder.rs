@@ -12,11 +12,13 @@ use super::LogOptions;
 use super::file::LogFile;
 use super::journal::{BATCH, Entry, Head, Journal};
 use super::record::{Origin, encode, line_length};
+use super::tap::Taps;
 
 /// Keeps the log of one run.
 #[derive(Debug)]
 pub(super) struct Recorder {
     discard: bool,
+    taps: Taps,
     log: LogFile,
     /// None where it cannot be kept; a kill may then cost a few bytes.
     journal: Option<Journal>,
@@ -32,10 +34,11 @@ pub(super) struct Recorder {
 
 impl Recorder {
     /// Begins, or goes on after a predecessor that used `directory` and was killed.
-    pub(super) fn new(options: LogOptions, directory: &Path) -> Self {
+    pub(super) fn new(options: LogOptions, directory: &Path, taps: Taps) -> Self {
         let discard = options.discard;
         let mut recorder = Self {
             discard,
+            taps,
             _lock: (!discard).then(|| lock(&options.path)).flatten(),
             log: LogFile::new(options),
             journal: None,
@@ -80,7 +83,10 @@ impl Recorder {
     /// Takes what `fifo` has now and logs it; whether more may come.
     pub(super) fn take(&mut self, origin: Origin, fifo: BorrowedFd<'_>) -> io::Result<bool> {
         if self.discard {
-            return Ok(rustix::io::read(fifo, &mut vec![0; BATCH])? > 0);
+            let mut buffer = vec![0; BATCH];
+            let length = rustix::io::retry_on_intr(|| rustix::io::read(fifo, &mut buffer[..]))?;
+            self.taps.put(origin, &buffer[..length]);
+            return Ok(length > 0);
         }
         let mut head = self.head(origin);
         let mut input = self.unfinished[origin as usize].clone();
@@ -89,6 +95,7 @@ impl Recorder {
             self.end_stream(origin);
             return Ok(false);
         }
+        self.taps.put(origin, &input[input.len() - length..]);
         self.unfinished[origin as usize] = Vec::new();
         self.record(&mut head, &input);
         Ok(true)

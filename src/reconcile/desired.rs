@@ -193,14 +193,12 @@ impl DesiredService {
         replica
     }
 
-    /// A container for a single command: nobody finds it by the service's name (unless `use_aliases`), and it publishes
-    /// no ports.
-    pub fn one_off(&self, name: &str, number: u32, use_aliases: bool) -> DesiredContainer {
-        let mut replica = self.named(name, number);
+    /// A container for a single command: nobody finds it by the service's name, unless `use_aliases`.
+    pub fn one_off(&self, name: &str, use_aliases: bool) -> DesiredContainer {
+        let mut replica = self.named(name, 0);
         replica.desired.one_off = true;
         replica.desired.restart = "no".into();
         if let Some(sandbox) = &mut replica.sandbox {
-            sandbox.ports.clear();
             for attachment in &mut sandbox.attachments {
                 attachment.ipv4 = None;
                 attachment.ipv6 = None;

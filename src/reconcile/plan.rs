@@ -268,6 +268,33 @@ pub struct UpOptions {
     pub pull: Option<String>,
     /// Tells nothing of layers.
     pub quiet_pull: bool,
+    /// Of this service a container of its own is made instead, and its other containers are left alone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub one_off: Option<OneOff>,
+}
+
+impl UpOptions {
+    /// Whether the replicas of `service` are none of this plan's business.
+    fn leaves_alone(&self, service: &str) -> bool {
+        let one_off = self.one_off.as_ref();
+        one_off.is_some_and(|one_off| one_off.service == service)
+    }
+}
+
+/// A container for a single command of a service, as `run` makes it.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct OneOff {
+    pub service: String,
+    /// Name of the container.
+    pub name: String,
+    /// Value of the label `com.docker.compose.slug`.
+    pub slug: String,
+    /// Others find it by the service's names.
+    pub use_aliases: bool,
+    /// It goes with its anonymous volumes when it has ended.
+    pub auto_remove: bool,
+    /// A command in the foreground sees to it.
+    pub attended: bool,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

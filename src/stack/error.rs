@@ -10,7 +10,6 @@ use crate::container::ContainerError;
 use crate::engine::EngineError;
 use crate::image::ImageError;
 use crate::reconcile::observe::ObserveError;
-use crate::reconcile::plan::PlanError;
 use crate::reconcile::prepare::PrepareError;
 use crate::state::StateError;
 use crate::supervisor::frame::FrameError;
@@ -33,8 +32,6 @@ pub enum StackError {
     #[error(transparent)]
     Image(#[from] ImageError),
     #[error(transparent)]
-    Plan(#[from] PlanError),
-    #[error(transparent)]
     Launch(#[from] LaunchError),
     #[error(transparent)]
     Frame(#[from] FrameError),
@@ -55,6 +52,9 @@ pub enum StackError {
     /// What the supervisor could not do.
     #[error("{} of the project failed", failures_text(.0.len()))]
     Failed(Vec<Failure>),
+    /// The container of a single command; `code` as `docker run` ends.
+    #[error("the command could not be started")]
+    NotStarted { code: u32, failures: Vec<Failure> },
     /// `log`: the last lines of `path`.
     #[error("the supervisor of project `{project}` ended unexpectedly")]
     SupervisorEnded {
@@ -106,7 +106,7 @@ impl StackError {
             Self::Observe(ObserveError::Container(error)) | Self::Container(error) => error.hints(),
             Self::Observe(ObserveError::Network(error)) => error.hints(),
             Self::Prepare(PrepareError::Image(error)) | Self::Image(error) => error.hints(),
-            Self::Plan(error) => error.hints(),
+            Self::Prepare(PrepareError::Plan(error)) => error.hints(),
             Self::Watch(error) => error.hints(),
             Self::SupervisorEnded { path, .. } | Self::Launch(LaunchError::Silent { path, .. }) => {
                 vec![format!("its log is {}", path.display())]

@@ -11,7 +11,7 @@ use tokio::io::AsyncReadExt as _;
 use tokio::net::unix::pipe;
 use tokio::task::JoinHandle;
 
-use super::{Stack, StackError};
+use super::{Session, SessionOutput, Stack, StackError};
 use crate::container::ExecOptions;
 use crate::engine::{Engine, EngineError, ExitStatus, Stdio};
 use crate::reconcile::observe::{Observed, ObservedContainer, Status};
@@ -35,16 +35,7 @@ pub struct ExecRequest {
     pub interactive: bool,
 }
 
-/// What a session tells.
-#[derive(Debug, PartialEq, Eq)]
-pub enum ExecOutput {
-    Stdout(Vec<u8>),
-    Stderr(Vec<u8>),
-    /// The exit code; nothing follows.
-    Exited(u32),
-}
-
-/// A process that runs. Dropping it leaves the process alone.
+/// A process that runs. Dropping it before the end of the process has the supervisor end it.
 #[derive(Debug)]
 pub struct ExecSession {
     engine: Engine,
@@ -56,6 +47,8 @@ pub struct ExecSession {
     stderr: Option<pipe::Receiver>,
     exit: JoinHandle<Result<ExitStatus, EngineError>>,
     exited: Option<Exited>,
+    /// Tells that we live.
+    _lock: File,
 }
 
 #[derive(Debug)]
@@ -125,6 +118,7 @@ impl Stack {
             stderr: pipes.stderr,
             exit,
             exited: None,
+            _lock: pipes.lock,
         })
     }
 
@@ -139,7 +133,7 @@ impl Stack {
 }
 
 /// The container that commands on one container mean.
-fn running_container<'a>(
+pub(super) fn running_container<'a>(
     observed: &'a Observed,
     service: &str,
     index: u32,
@@ -217,11 +211,13 @@ struct Pipes {
     stdin: Option<File>,
     stdout: pipe::Receiver,
     stderr: Option<pipe::Receiver>,
+    lock: File,
 }
 
 impl Pipes {
     fn create(folder: &Path, request: &ExecRequest) -> io::Result<Self> {
         create_private_dir(folder).map_err(io::Error::other)?;
+        let lock = lock(folder)?;
         let fifo = |name: &str| -> io::Result<PathBuf> {
             let path = folder.join(name);
             mknodat(CWD, &path, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0)?;
@@ -256,21 +252,30 @@ impl Pipes {
             stdin,
             stdout,
             stderr,
+            lock,
         })
     }
 }
 
-impl ExecSession {
-    /// Our end of the process' standard input; closing it and [`ExecSession::close_stdin`] end the input.
-    pub fn take_stdin(&mut self) -> Option<File> {
+/// Locks the folder of a process for as long as we live: the supervisor ends the process of a command that was killed.
+fn lock(folder: &Path) -> io::Result<File> {
+    let (new, path) = (folder.join("lock.new"), folder.join("lock"));
+    let file = File::create(&new)?;
+    file.lock()?;
+    // It has its name only when it is locked.
+    std::fs::rename(new, path)?;
+    Ok(file)
+}
+
+impl Session for ExecSession {
+    fn take_stdin(&mut self) -> Option<File> {
         self.stdin.take()
     }
 
-    /// What the process writes, then its exit code. Cancel-safe.
-    pub async fn next(&mut self) -> Result<ExecOutput, StackError> {
+    async fn next(&mut self) -> Result<SessionOutput, StackError> {
         loop {
             if let Some(code) = self.drained() {
-                return Ok(ExecOutput::Exited(code));
+                return Ok(SessionOutput::Exited(code));
             }
             let rest = self
                 .exited
@@ -290,12 +295,12 @@ impl ExecSession {
                 // Cancel-safe: a pipe is read only when this arm wins.
                 read = read(&mut self.stdout, &mut out) => match self.heard(read) {
                     0 => self.stdout = None,
-                    _ => return Ok(ExecOutput::Stdout(out)),
+                    _ => return Ok(SessionOutput::Stdout(out)),
                 },
                 // Cancel-safe, as above.
                 read = read(&mut self.stderr, &mut err) => match self.heard(read) {
                     0 => self.stderr = None,
-                    _ => return Ok(ExecOutput::Stderr(err)),
+                    _ => return Ok(SessionOutput::Stderr(err)),
                 },
                 // Cancel-safe: the task goes on, and is asked only until it has ended.
                 exit = &mut self.exit, if self.exited.is_none() => {
@@ -314,6 +319,22 @@ impl ExecSession {
         }
     }
 
+    async fn close_stdin(&mut self) -> Result<(), StackError> {
+        Ok(self.engine.close_stdin(&self.container, &self.id).await?)
+    }
+
+    async fn resize(&mut self, columns: u32, rows: u32) -> Result<(), StackError> {
+        let (container, id) = (&self.container, &self.id);
+        Ok(self.engine.resize(container, id, columns, rows).await?)
+    }
+
+    async fn kill(&mut self, signal: u32) -> Result<(), StackError> {
+        let (container, id) = (&self.container, &self.id);
+        Ok(self.engine.kill_exec(container, id, signal).await?)
+    }
+}
+
+impl ExecSession {
     /// The exit code, once nothing can follow.
     fn drained(&self) -> Option<u32> {
         let exited = self.exited.as_ref()?;
@@ -330,20 +351,6 @@ impl ExecSession {
         read
     }
 
-    pub async fn close_stdin(&self) -> Result<(), StackError> {
-        Ok(self.engine.close_stdin(&self.container, &self.id).await?)
-    }
-
-    pub async fn resize(&self, columns: u32, rows: u32) -> Result<(), StackError> {
-        let (container, id) = (&self.container, &self.id);
-        Ok(self.engine.resize(container, id, columns, rows).await?)
-    }
-
-    pub async fn kill(&self, signal: u32) -> Result<(), StackError> {
-        let (container, id) = (&self.container, &self.id);
-        Ok(self.engine.kill_exec(container, id, signal).await?)
-    }
-
     /// Removes the record of a process that has ended.
     pub async fn finish(self) -> Result<(), StackError> {
         Ok(self.engine.delete_exec(&self.container, &self.id).await?)
@@ -352,7 +359,10 @@ impl ExecSession {
 
 impl Drop for ExecSession {
     fn drop(&mut self) {
-        remove_folder(&self.folder);
+        // One that goes on is ended by the supervisor, which finds the folder without us.
+        if self.exited.is_some() {
+            remove_folder(&self.folder);
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 use super::{Outcome, Stack, StackError, rehearse};
 use crate::model::Project;
 use crate::reconcile::observe::{Observed, ObservedContainer};
-use crate::reconcile::plan::{self, DownOptions, Plan};
+use crate::reconcile::plan::{DownOptions, Plan};
 use crate::supervisor::live::LiveRecord;
 use crate::supervisor::protocol::{Progress, ProgressStatus, Reply, Request, Resource};
 use crate::supervisor::{frame, launch};
@@ -83,7 +83,7 @@ impl Stack {
         // A plan that depends on registries is the supervisor's to make: asking twice helps nobody.
         let plan = match &request {
             Request::Up { options, .. } => self.plan_up_here(&observed, options).await?,
-            request => self.plan_request(request, &observed).await?,
+            request => self.plan_from(request, &observed).await?,
         };
         let idle = match (&plan, &request) {
             (Some(plan), _) => plan.is_empty(),
@@ -137,67 +137,19 @@ impl Stack {
     /// What `request` would do; `None` if that is not planned.
     pub async fn plan(&self, request: &Request) -> Result<Option<Plan>, StackError> {
         let observed = self.observe().await?;
-        self.plan_request(request, &observed).await
+        self.plan_from(request, &observed).await
     }
 
-    async fn plan_request(
+    async fn plan_from(
         &self,
         request: &Request,
         observed: &Observed,
     ) -> Result<Option<Plan>, StackError> {
-        let project = self.project();
-        let plan = match request {
-            Request::Up { options, .. } => self.plan_up_from(observed, options).await?,
-            Request::Down { options, .. } => {
-                plan::plan_down(self.name(), project, observed, options)?
-            }
-            Request::Start { services, wait, .. } => {
-                plan::plan_start(project, observed, services, *wait)?
-            }
-            Request::Stop {
-                services, timeout, ..
-            } => plan::plan_stop(project, observed, services, *timeout)?,
-            Request::Restart {
-                services,
-                timeout,
-                no_deps,
-                ..
-            } => {
-                let desired = match project {
-                    Some(_) => Some(self.desired().await?),
-                    None => None,
-                };
-                plan::plan_restart(
-                    project,
-                    desired.as_ref(),
-                    observed,
-                    services,
-                    *timeout,
-                    *no_deps,
-                )?
-            }
-            Request::Kill {
-                services,
-                signal,
-                remove_orphans,
-                ..
-            } => plan::plan_kill(project, observed, services, signal, *remove_orphans)?,
-            Request::Remove {
-                services,
-                stop,
-                volumes,
-                ..
-            } => plan::plan_remove(project, observed, services, *stop, *volumes)?,
-            Request::Pause { .. }
-            | Request::Unpause { .. }
-            | Request::Live { .. }
-            | Request::Follow
-            | Request::Ping
-            | Request::Replace { .. } => {
-                return Ok(None);
-            }
-        };
-        Ok(Some(plan))
+        let images = &self.containers().await?.images;
+        let registry = request.registry();
+        Ok(request
+            .plan(self.name(), images, &registry, observed)
+            .await?)
     }
 
     /// Containers that commands mean by `services`: those of the project's file, or all of the name without one; no

@@ -4,6 +4,7 @@
 //! there is something to do. Nothing here prints; what happens is told as [`Reply`](crate::supervisor::protocol::Reply)s.
 
 mod attach;
+mod attachment;
 mod copy;
 mod error;
 mod events;
@@ -19,6 +20,8 @@ mod ports;
 mod ps;
 mod pull;
 mod request;
+mod run;
+mod session;
 mod stats;
 mod sync;
 mod top;
@@ -33,10 +36,11 @@ use std::path::PathBuf;
 use tokio::sync::OnceCell;
 
 pub use self::attach::{FollowSelection, Followed, Follower};
+pub use self::attachment::{AttachRequest, Attachment};
 pub use self::copy::{Copied, CopyDirection, CopyError, CopyRequest, HostEnd};
 pub use self::error::StackError;
 pub use self::events::{EventSelection, EventStream, ProjectEvent};
-pub use self::exec::{ExecOutput, ExecRequest, ExecSession};
+pub use self::exec::{ExecRequest, ExecSession};
 pub use self::images::ContainerImage;
 pub use self::list::{ProjectSummary, list};
 pub use self::live::Live;
@@ -46,6 +50,8 @@ pub use self::ports::{Publisher, displayable};
 pub use self::ps::ContainerSummary;
 pub use self::pull::{PullOutcome, PullRequest, PushRequest};
 pub use self::request::Events;
+pub use self::run::{RunRequest, Started};
+pub use self::session::{Session, SessionOutput};
 pub use self::stats::{ContainerStats, Sampler};
 pub use self::top::ContainerProcesses;
 pub use self::up::Outcome;

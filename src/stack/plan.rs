@@ -4,37 +4,19 @@ use std::sync::Arc;
 
 use super::{Stack, StackError};
 use crate::image::{Registry, RegistrySettings};
-use crate::reconcile::desired::DesiredState;
 use crate::reconcile::observe::Observed;
 use crate::reconcile::plan::{self, Action, Plan, UpOptions};
-use crate::reconcile::prepare::{prepare, prepare_up, survey_up};
+use crate::reconcile::prepare::{PrepareError, survey_up};
 use crate::supervisor::protocol::{Progress, ProgressStatus, Resource};
 
 impl Stack {
-    /// What the project wants on this host.
-    pub(super) async fn desired(&self) -> Result<DesiredState, StackError> {
-        let project = self.required_project()?;
-        Ok(prepare(&self.containers().await?.images, project).await?)
-    }
-
     /// What `up` would do and why.
     pub async fn plan_up(&self, options: &UpOptions) -> Result<Plan, StackError> {
-        let observed = self.observe().await?;
-        self.plan_up_from(&observed, options).await
+        let plan = self.plan(&self.up(options.clone())?).await?;
+        Ok(plan.unwrap_or_default())
     }
 
-    pub(super) async fn plan_up_from(
-        &self,
-        observed: &Observed,
-        options: &UpOptions,
-    ) -> Result<Plan, StackError> {
-        let project = self.required_project()?;
-        let images = &self.containers().await?.images;
-        let desired = prepare_up(images, &self.registry(), project, options).await?;
-        Ok(plan::plan_up(project, &desired, observed, options)?)
-    }
-
-    /// As [`Stack::plan_up_from`]; `None` if that depends on what registries say.
+    /// As [`Stack::plan_up`]; `None` if that depends on what registries say.
     pub(super) async fn plan_up_here(
         &self,
         observed: &Observed,
@@ -47,7 +29,8 @@ impl Stack {
             return Ok(None);
         }
         let desired = survey.desired(project)?;
-        Ok(Some(plan::plan_up(project, &desired, observed, options)?))
+        let plan = plan::plan_up(project, &desired, observed, options);
+        Ok(Some(plan.map_err(PrepareError::Plan)?))
     }
 
     /// Access to registries, as the user's environment has it.

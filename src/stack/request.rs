@@ -42,14 +42,32 @@ impl Stack {
     pub async fn request(
         &self,
         request: Request,
-        mut on_reply: impl FnMut(Reply),
+        on_reply: impl FnMut(Reply),
     ) -> Result<(), StackError> {
+        self.exchange(request, on_reply).await.map(drop)
+    }
+
+    /// As [`Stack::request`]. Returns the id of the container that the request is about, if it is about one, and the
+    /// connection if that belongs to the container now.
+    pub(super) async fn exchange(
+        &self,
+        request: Request,
+        mut on_reply: impl FnMut(Reply),
+    ) -> Result<(Option<String>, Option<Connection>), StackError> {
         let mut connection = self.connect_supervisor(who(&request)).await?;
         connection.1.send(&request).await?;
+        let mut container = None;
         loop {
             match connection.0.next::<Reply>().await {
-                Ok(Some(Reply::Finished)) => return Ok(()),
+                Ok(Some(Reply::Started { id })) if ends_attached(&request) => {
+                    return Ok((Some(id), Some(connection)));
+                }
+                Ok(Some(Reply::Started { id })) => container = Some(id),
+                Ok(Some(Reply::Finished)) => return Ok((container, None)),
                 Ok(Some(Reply::Failed { failures })) => return Err(StackError::Failed(failures)),
+                Ok(Some(Reply::NotStarted { code, failures })) => {
+                    return Err(StackError::NotStarted { code, failures });
+                }
                 // What this process itself asked for before, and gave up, is no news.
                 Ok(Some(Reply::Queued { behind })) if behind.ends_with(&own_process()) => {}
                 Ok(Some(reply)) => on_reply(reply),
@@ -131,6 +149,18 @@ impl Stack {
     }
 }
 
+/// Whether the answer to a request ends with a connection to a container.
+fn ends_attached(request: &Request) -> bool {
+    match request {
+        Request::Attach { .. } => true,
+        Request::Run { options, .. } => options
+            .one_off
+            .as_ref()
+            .is_some_and(|one_off| one_off.attended),
+        _ => false,
+    }
+}
+
 /// Whether a supervisor has something to look after: a container that is up, or that ended unseen and is to run again.
 fn needs_supervisor(container: &ObservedContainer) -> bool {
     let Some(desired) = &container.desired else {
@@ -139,7 +169,9 @@ fn needs_supervisor(container: &ObservedContainer) -> bool {
     let state = &container.state;
     let was_cut_off = state.wanted == Wanted::Running && state.exit.is_none();
     let restarts = !matches!(desired.restart.as_str(), "" | "no");
-    is_alive(container.status) || (was_cut_off && restarts)
+    // A container of a single command may have ended without anybody to remove it.
+    let is_left = desired.auto_remove;
+    is_alive(container.status) || (was_cut_off && restarts) || is_left
 }
 
 /// Whether it is up, or comes up by itself.
@@ -159,6 +191,8 @@ fn own_process() -> String {
 fn who(request: &Request) -> &'static str {
     match request {
         Request::Up { .. } => "up",
+        Request::Run { .. } => "run",
+        Request::Attach { .. } => "attach",
         Request::Down { .. } => "down",
         Request::Start { .. } => "start",
         Request::Stop { .. } => "stop",

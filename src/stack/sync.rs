@@ -6,8 +6,7 @@ use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
-use super::exec::ExecOutput;
-use super::{ExecRequest, Stack, StackError};
+use super::{ExecRequest, Session as _, SessionOutput, Stack, StackError};
 use crate::container::{Attributes, ExecOptions, FileSystem};
 use crate::model::Hook;
 use crate::reconcile::observe::{Observed, Status};
@@ -154,10 +153,11 @@ impl Stack {
             let code = match self.exec(&request).await {
                 Ok(mut session) => loop {
                     match session.next().await? {
-                        ExecOutput::Stdout(bytes) | ExecOutput::Stderr(bytes) => {
+                        SessionOutput::Stdout(bytes) | SessionOutput::Stderr(bytes) => {
                             output.extend(bytes);
                         }
-                        ExecOutput::Exited(code) => break code,
+                        SessionOutput::Gap => {}
+                        SessionOutput::Exited(code) => break code,
                     }
                 },
                 Err(error) => {

@@ -77,6 +77,8 @@ pub struct ContainerState {
     /// A restart is pending at this time.
     pub restart_at: Option<Timestamp>,
     pub health: Option<Health>,
+    /// A command in the foreground sees to it: it ends when that is gone.
+    pub attended: bool,
     /// Why the last change was made.
     pub reason: Option<String>,
     /// Why the last start failed.

@@ -10,8 +10,10 @@ use std::time::Duration;
 use tokio::sync::{OnceCell, mpsc};
 use tokio_util::sync::CancellationToken;
 
-use super::protocol::{ContainerChange, Failure, Progress, ProgressStatus, Reply, Resource};
-use super::unit::{Command, UnitHandle};
+use super::protocol::{
+    ContainerChange, Failure, Progress, ProgressStatus, Reply, Request, Resource,
+};
+use super::unit::{Attachment, Command, UnitHandle};
 use super::wait::{self, Waited};
 use super::worker::Worker;
 use crate::container::{Creation, Desired, parse_signal};
@@ -22,7 +24,7 @@ use crate::network::{NetworkError, SandboxSpec};
 use crate::reconcile::apply::Effects;
 use crate::reconcile::desired::{complete, record_parent};
 use crate::reconcile::diff::mask_secrets;
-use crate::reconcile::plan::{Action, Plan, Step};
+use crate::reconcile::plan::{Action, Plan, Step, UpOptions};
 
 /// Time after which a lease ends even if nobody ends it; a pull over a slow line must fit in.
 const LEASE: Duration = Duration::from_hours(24);
@@ -32,6 +34,8 @@ const LEASE: Duration = Duration::from_hours(24);
 pub(super) struct RequestEffects {
     worker: Arc<Worker>,
     project: Option<Arc<Project>>,
+    /// Of `up` and `run`.
+    options: UpOptions,
     replies: mpsc::UnboundedSender<Reply>,
     /// Containers that are replaced: what happens to them is part of the new one's story.
     replaced: BTreeSet<String>,
@@ -41,11 +45,20 @@ pub(super) struct RequestEffects {
     /// By reference and platform.
     images: Mutex<HashMap<(String, Option<String>), Image>>,
     created: Mutex<HashMap<String, UnitHandle>>,
+    /// The container of a single command that was made.
+    one_off: Mutex<Option<OneOffUnit>>,
     /// Stops that count in seconds instead of each container's own grace period.
     restarting: bool,
     registry: Arc<Registry>,
     /// Layers are not told of.
     quiet_pull: bool,
+}
+
+/// The container of a single command, and who is attached to it.
+#[derive(Debug)]
+pub(super) struct OneOffUnit {
+    pub(super) unit: UnitHandle,
+    pub(super) attachment: Option<Attachment>,
 }
 
 fn locked<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
@@ -55,11 +68,10 @@ fn locked<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 impl RequestEffects {
     pub(super) fn new(
         worker: Arc<Worker>,
-        project: Option<Arc<Project>>,
+        request: Request,
         plan: &Plan,
-        restarting: bool,
         replies: mpsc::UnboundedSender<Reply>,
-        (registry, quiet_pull): (Arc<Registry>, bool),
+        registry: Arc<Registry>,
     ) -> Self {
         let replaced = plan.steps.iter().filter_map(|step| match &step.action {
             Action::CreateContainer { replaces, .. } => replaces.clone(),
@@ -69,15 +81,31 @@ impl RequestEffects {
             Action::RemoveSandbox { id } => Some(id.clone()),
             _ => None,
         });
+        let restarting = matches!(request, Request::Restart { .. });
+        let (project, options) = match request {
+            Request::Up { project, options } | Request::Run { project, options } => {
+                (Some(project), options)
+            }
+            Request::Down { project, .. }
+            | Request::Start { project, .. }
+            | Request::Stop { project, .. }
+            | Request::Restart { project, .. }
+            | Request::Remove { project, .. } => (project, UpOptions::default()),
+            // Not planned, so nothing will be asked.
+            _ => (None, UpOptions::default()),
+        };
+        let quiet_pull = options.quiet_pull;
         Self {
             worker,
-            project,
+            project: project.map(|project| Arc::new(*project)),
+            options,
             replies,
             replaced: replaced.collect(),
             doomed: doomed.collect(),
             lease: OnceCell::new(),
             images: Mutex::default(),
             created: Mutex::default(),
+            one_off: Mutex::default(),
             restarting,
             registry,
             quiet_pull,
@@ -97,6 +125,39 @@ impl RequestEffects {
         {
             tracing::warn!(%error, lease, "cannot delete a lease");
         }
+    }
+
+    /// Seconds that the request may take, if there is a limit.
+    pub(super) fn patience(&self) -> Option<u64> {
+        self.options.wait_timeout.filter(|_| self.options.wait)
+    }
+
+    /// Name of the container of a single command, if one was to be made.
+    pub(super) fn one_off_name(&self) -> Option<&str> {
+        let one_off = self.options.one_off.as_ref();
+        one_off.map(|one_off| one_off.name.as_str())
+    }
+
+    /// The container of a single command, if one was made.
+    pub(super) fn take_one_off(&self) -> Option<OneOffUnit> {
+        locked(&self.one_off).take()
+    }
+
+    /// Notes the container of a single command. Whoever is to see its output is attached before it starts.
+    async fn keep_one_off(&self, unit: UnitHandle) {
+        let mut attachment = None;
+        let one_off = self.options.one_off.as_ref();
+        if one_off.is_some_and(|one_off| one_off.attended) {
+            let attend = |reply| Command::Attend {
+                attended: true,
+                reply,
+            };
+            if let Err(error) = unit.ask(attend).await {
+                tracing::warn!(%error, container = unit.name, "cannot note who sees to it");
+            }
+            attachment = Some(unit.attach());
+        }
+        *locked(&self.one_off) = Some(OneOffUnit { unit, attachment });
     }
 
     async fn lease(&self) -> Result<&str, Failure> {
@@ -227,6 +288,9 @@ impl RequestEffects {
             .shared
             .emit(&id, &desired, ContainerChange::Created, Some(reason));
         if let Some(unit) = unit {
+            if unit.one_off {
+                self.keep_one_off(unit.clone()).await;
+            }
             locked(&self.created).insert(desired.name.clone(), unit);
         }
         let status = if replaces.is_some() {

@@ -4,9 +4,11 @@ use std::io;
 use std::os::unix::fs::FileTypeExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use rustix::fs::Mode;
 use tokio::net::unix::pipe;
+use tokio::task::JoinSet;
 
 use crate::container::{ContainerError, Containers, ExecOptions};
 use crate::engine::{ContainerRecord, Engine, EngineError, Stdio};
@@ -20,6 +22,10 @@ pub(super) enum Outcome {
     /// It was killed as its time was over.
     TimedOut,
 }
+
+/// Time between two looks at whether a command still lives, and between two attempts to end what it ran.
+const LOOK: Duration = Duration::from_secs(1);
+const ATTEMPTS: u32 = 20;
 
 /// Signal that nothing survives.
 const SIGKILL: u32 = 9;
@@ -150,6 +156,68 @@ pub(super) fn end_left(containers: &Containers, id: &str) {
     }
 }
 
+/// Sees to the processes that commands run in container `id`, as [`watch`] does.
+pub(super) fn watch_all(containers: &Containers, id: &str) {
+    let entries = std::fs::read_dir(containers.state.container_run(id));
+    for entry in entries.into_iter().flatten().flatten() {
+        let is_folder = entry.file_type().is_ok_and(|kind| kind.is_dir());
+        if let Ok(name) = entry.file_name().into_string()
+            && is_folder
+            && name.starts_with(PREFIX)
+        {
+            tokio::spawn(watch(containers.clone(), id.into(), name));
+        }
+    }
+}
+
+/// Sees to a process that a command runs in container `id`. If the command is killed, nobody reads what the process writes:
+/// it would hang, and so would its shim, which waits for a reader and answers nothing meanwhile. Then it is ended.
+pub(super) async fn watch(containers: Containers, id: String, exec_id: String) {
+    let folder = containers.state.container_run(&id).join(&exec_id);
+    loop {
+        match is_left(&folder) {
+            None => return,
+            Some(true) => break,
+            Some(false) => tokio::time::sleep(LOOK).await,
+        }
+    }
+    tracing::warn!(id, exec_id, "a command was killed; what it ran is ended");
+    let mut readers = JoinSet::new();
+    for name in ["stdout", "stderr"] {
+        // Open for writing too: it has an end only for whoever has seen a writer.
+        let reader = pipe::OpenOptions::new()
+            .read_write(true)
+            .open_receiver(folder.join(name));
+        if let Ok(mut reader) = reader {
+            readers
+                .spawn(async move { tokio::io::copy(&mut reader, &mut tokio::io::sink()).await });
+        }
+    }
+    for attempt in 1..=ATTEMPTS {
+        let ended = async {
+            containers.engine.kill_exec(&id, &exec_id, SIGKILL).await?;
+            containers.engine.delete_exec(&id, &exec_id).await
+        };
+        match ended.await {
+            Ok(()) => break,
+            // It may be just starting, or just ending.
+            Err(error) => tracing::debug!(%error, id, exec_id, attempt, "cannot end a process"),
+        }
+        tokio::time::sleep(LOOK).await;
+    }
+    drop(readers);
+    if let Err(error) = std::fs::remove_dir_all(&folder) {
+        tracing::debug!(%error, folder = %folder.display(), "cannot remove what a killed command left");
+    }
+}
+
+/// Whether the command that made `folder` was killed; `None` if the folder is gone, or is none. A command locks the file
+/// `lock` in there for as long as it lives.
+fn is_left(folder: &Path) -> Option<bool> {
+    let lock = std::fs::File::open(folder.join("lock")).ok()?;
+    Some(lock.try_lock().is_ok())
+}
+
 /// FIFOs of processes in a container's folder, by the id of the process.
 fn left(folder: &Path) -> Vec<(String, Fifo)> {
     let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
@@ -185,6 +253,17 @@ async fn supervise(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_killed_command_is_told_by_its_lock() {
+        let folder = tempfile::tempdir().unwrap();
+        assert_eq!(is_left(folder.path()), None);
+        let lock = std::fs::File::create(folder.path().join("lock")).unwrap();
+        lock.lock().unwrap();
+        assert_eq!(is_left(folder.path()), Some(false));
+        drop(lock);
+        assert_eq!(is_left(folder.path()), Some(true));
+    }
 
     #[test]
     fn what_a_worker_left_is_told_from_the_container_s_own_fifos() {

@@ -1,4 +1,6 @@
 //! Messages over a stream: a length (4 bytes, big endian) and that many bytes of JSON; and the socket they travel on.
+//!
+//! The highest bit of the length tells a raw frame from a message: its bytes are no JSON.
 
 use std::fs::{File, Permissions};
 use std::io::{self, Read, Write};
@@ -21,6 +23,12 @@ pub const LIMIT: usize = 64 << 20;
 
 /// Bytes of the length before each message.
 const PREFIX: usize = 4;
+
+/// In the length: a raw frame follows.
+const RAW: u32 = 1 << 31;
+
+/// Bytes that are received at once.
+const CHUNK: usize = 64 << 10;
 
 /// Longest path that fits in the address of a Unix socket, without its final NUL.
 const LONGEST_ADDRESS: usize = 107;
@@ -52,7 +60,8 @@ pub fn read_blocking<T: DeserializeOwned>(reader: &mut impl Read) -> Result<Opti
     let mut buffer = Vec::new();
     loop {
         let wanted = match take(&mut buffer)? {
-            Taken::Message(message) => return Ok(Some(message)),
+            Taken::Frame(Frame::Message(message)) => return Ok(Some(message)),
+            Taken::Frame(Frame::Raw(_)) => continue,
             Taken::Missing(wanted) => wanted,
         };
         // Reads no more than this message: what follows is not ours to keep.
@@ -79,8 +88,15 @@ fn encode<T: Serialize>(message: &T) -> Result<Vec<u8>, FrameError> {
     Ok(bytes)
 }
 
-enum Taken<T> {
+/// What a connection carries.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Frame<T> {
     Message(T),
+    Raw(Vec<u8>),
+}
+
+enum Taken<T> {
+    Frame(Frame<T>),
     /// Bytes that must come first.
     Missing(usize),
 }
@@ -90,16 +106,22 @@ fn take<T: DeserializeOwned>(buffer: &mut Vec<u8>) -> Result<Taken<T>, FrameErro
     let Some(prefix) = buffer.first_chunk::<PREFIX>() else {
         return Ok(Taken::Missing(PREFIX - buffer.len()));
     };
-    let length = usize::try_from(u32::from_be_bytes(*prefix)).unwrap_or(usize::MAX);
+    let prefix = u32::from_be_bytes(*prefix);
+    let length = usize::try_from(prefix & !RAW).unwrap_or(usize::MAX);
     if length > LIMIT {
         return Err(FrameError::TooLong { length });
     }
-    let Some(json) = buffer.get(PREFIX..PREFIX + length) else {
+    let Some(bytes) = buffer.get(PREFIX..PREFIX + length) else {
         return Ok(Taken::Missing(PREFIX + length - buffer.len()));
     };
-    let message = serde_json::from_slice(json).map_err(FrameError::Json);
+    let frame = if prefix & RAW == 0 {
+        let message = serde_json::from_slice(bytes);
+        message.map(Frame::Message).map_err(FrameError::Json)
+    } else {
+        Ok(Frame::Raw(bytes.to_vec()))
+    };
     buffer.drain(..PREFIX + length);
-    message.map(Taken::Message)
+    frame.map(Taken::Frame)
 }
 
 /// Receives messages.
@@ -119,12 +141,27 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
 
     /// The next message; `None` if the stream ended between two messages.
     ///
-    /// Cancel-safe: what was received stays for the next call. A message that is not understood is skipped.
+    /// Cancel-safe: what was received stays for the next call. A message that is not understood is skipped, and so are
+    /// raw frames.
     pub async fn next<T: DeserializeOwned>(&mut self) -> Result<Option<T>, FrameError> {
         loop {
-            if let Taken::Message(message) = take(&mut self.buffer)? {
-                return Ok(Some(message));
+            match self.next_frame().await? {
+                Some(Frame::Message(message)) => return Ok(Some(message)),
+                Some(Frame::Raw(_)) => {}
+                None => return Ok(None),
             }
+        }
+    }
+
+    /// As [`FrameReader::next`], raw frames too.
+    pub async fn next_frame<T: DeserializeOwned>(
+        &mut self,
+    ) -> Result<Option<Frame<T>>, FrameError> {
+        loop {
+            if let Taken::Frame(frame) = take(&mut self.buffer)? {
+                return Ok(Some(frame));
+            }
+            self.buffer.reserve(CHUNK);
             if self.inner.read_buf(&mut self.buffer).await? == 0 {
                 return if self.buffer.is_empty() {
                     Ok(None)
@@ -150,6 +187,19 @@ impl<W: AsyncWrite + Unpin> FrameWriter<W> {
     /// Sends `message`. Not cancel-safe: half a message makes the stream useless.
     pub async fn send<T: Serialize>(&mut self, message: &T) -> Result<(), FrameError> {
         self.inner.write_all(&encode(message)?).await?;
+        Ok(self.inner.flush().await?)
+    }
+
+    /// Sends a raw frame of a `kind` and `bytes`. Not cancel-safe either.
+    pub async fn send_raw(&mut self, kind: u8, bytes: &[u8]) -> Result<(), FrameError> {
+        let length = bytes.len() + 1;
+        let prefix = u32::try_from(length).ok().filter(|_| length <= LIMIT);
+        let prefix = prefix.ok_or(FrameError::TooLong { length })? | RAW;
+        let mut head = [0; PREFIX + 1];
+        head[..PREFIX].copy_from_slice(&prefix.to_be_bytes());
+        head[PREFIX] = kind;
+        self.inner.write_all(&head).await?;
+        self.inner.write_all(bytes).await?;
         Ok(self.inner.flush().await?)
     }
 }

@@ -324,7 +324,9 @@ async fn apply(worker: Arc<Worker>, request: Request, cancel: CancellationToken)
         }
     };
     let work = async {
-        let reply = in_turn(&worker, Hello::new(WHO), request, &replies, &cancel).await;
+        let reply = in_turn(&worker, Hello::new(WHO), request, &replies, &cancel)
+            .await
+            .into_reply();
         drop(replies);
         reply
     };

@@ -3,6 +3,7 @@
 //! Two processes of this binary: the keeper holds descriptors that must not vanish and restarts the worker; the worker
 //! holds all logic.
 
+mod attach;
 mod dns;
 mod effects;
 mod exec;
@@ -14,6 +15,7 @@ pub mod keeper;
 pub mod launch;
 pub mod live;
 pub mod lock;
+pub mod planning;
 pub mod process;
 pub mod protocol;
 mod request;

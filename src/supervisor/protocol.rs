@@ -47,6 +47,16 @@ pub enum Request {
         project: Box<Project>,
         options: UpOptions,
     },
+    /// Makes and starts the one-off of `options`; one that is attended is attached to as by [`Request::Attach`] then.
+    Run {
+        project: Box<Project>,
+        options: UpOptions,
+    },
+    /// Connects to a container: [`Reply::Started`], then its output as raw frames (a byte for the stream, then what was
+    /// written), then [`Reply::Ended`]. Meanwhile [`Control`]s are taken. Does not wait in the queue.
+    Attach {
+        id: String,
+    },
     /// Without a project: from the records alone.
     Down {
         project: Option<Box<Project>>,
@@ -113,6 +123,29 @@ impl Request {
     }
 }
 
+/// What a command that is attached to a container tells the supervisor.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Control {
+    /// The size of its terminal is this.
+    Resize {
+        columns: u32,
+        rows: u32,
+    },
+    Signal {
+        number: u32,
+    },
+    /// There is no more input. It is written to the container's FIFO, and not sent.
+    CloseStdin,
+    /// The command ends, and the container is to go on without it.
+    Detach,
+}
+
+/// First byte of a raw frame.
+pub const STDOUT: u8 = 1;
+/// First byte of a raw frame.
+pub const STDERR: u8 = 2;
+
 /// What the supervisor answers.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -127,10 +160,24 @@ pub enum Reply {
         text: String,
     },
     Container(ContainerEvent),
+    /// The container of [`Request::Run`] or [`Request::Attach`]; it was started.
+    Started {
+        id: String,
+    },
+    /// The container has ended, and all that it wrote was sent; no message follows.
+    Ended {
+        code: u32,
+    },
     /// The request ended; no message follows.
     Finished,
     /// The request ended with failures; no message follows.
     Failed {
+        failures: Vec<Failure>,
+    },
+    /// The container of [`Request::Run`] could not be started and is gone; no message follows.
+    NotStarted {
+        /// As `docker run` ends: 127 for a command that is not found, 126 for one that cannot run, else 125.
+        code: u32,
         failures: Vec<Failure>,
     },
 }

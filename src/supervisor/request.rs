@@ -8,18 +8,18 @@ use std::time::Duration;
 use tokio::sync::{broadcast, mpsc};
 use tokio_util::sync::CancellationToken;
 
-use super::effects::RequestEffects;
+use super::attach::{self, Attached};
+use super::effects::{OneOffUnit, RequestEffects};
 use super::frame::Connection;
 use super::history::EventRecord;
 use super::protocol::{Failure, Hello, Progress, ProgressStatus, Reply, Request, Resource};
 use super::unit::Command;
 use super::worker::Worker;
 use crate::container::parse_signal;
-use crate::image::{Registry, RegistrySettings};
-use crate::model::Project;
+use crate::image::Registry;
 use crate::reconcile::apply::apply;
-use crate::reconcile::plan::{self, Plan, PlanError};
-use crate::reconcile::prepare::{PrepareError, prepare, prepare_up};
+use crate::reconcile::plan::Plan;
+use crate::reconcile::prepare::PrepareError;
 
 /// Steps that run at the same time if the command does not say; more gains nothing on a few cores (`docs/architecture.md`, "Figures").
 const PARALLEL: usize = 8;
@@ -41,6 +41,7 @@ pub(super) async fn serve(worker: &Arc<Worker>, (mut reader, mut writer): Connec
     );
     let (replies, mut outgoing) = mpsc::unbounded_channel();
     let cancel = CancellationToken::new();
+    let mut attached = None;
     let write = async {
         while let Some(reply) = outgoing.recv().await {
             if writer.send(&reply).await.is_err() {
@@ -50,27 +51,36 @@ pub(super) async fn serve(worker: &Arc<Worker>, (mut reader, mut writer): Connec
     };
     let answer = async {
         let last = match request {
-            Request::Ping => Reply::Finished,
-            Request::Replace { program } => replace(worker, &program).await,
+            Request::Ping => Answer::Last(Reply::Finished),
+            Request::Replace { program } => Answer::Last(replace(worker, &program).await),
             Request::Follow => {
                 follow(worker, &replies, &cancel).await;
-                Reply::Finished
+                Answer::Last(Reply::Finished)
             }
+            Request::Attach { id } => attach_to(worker, &id).await,
             Request::Kill {
                 services, signal, ..
-            } => kill(worker, &services, &signal, &replies).await,
+            } => Answer::Last(kill(worker, &services, &signal, &replies).await),
             Request::Live { record } => {
                 match record {
                     Some(record) => worker.begin_live(*record),
                     None => worker.end_live(),
                 }
-                Reply::Finished
+                Answer::Last(Reply::Finished)
             }
-            Request::Pause { services } => pause(worker, &services, true, &replies).await,
-            Request::Unpause { services } => pause(worker, &services, false, &replies).await,
+            Request::Pause { services } => {
+                Answer::Last(pause(worker, &services, true, &replies).await)
+            }
+            Request::Unpause { services } => {
+                Answer::Last(pause(worker, &services, false, &replies).await)
+            }
             request => in_turn(worker, hello, request, &replies, &cancel).await,
         };
-        replies.send(last).ok();
+        match last {
+            // Nobody may listen any more.
+            Answer::Last(reply) => drop(replies.send(reply)),
+            Answer::Attached(to) => attached = Some(to),
+        }
         drop(replies);
     };
     let watch_end = async {
@@ -84,7 +94,63 @@ pub(super) async fn serve(worker: &Arc<Worker>, (mut reader, mut writer): Connec
         _ = async { tokio::join!(write, answer) } => {}
         () = watch_end => {}
     }
+    if let Some(attached) = attached {
+        attach::serve(worker, attached, (reader, writer)).await;
+    }
     changes
+}
+
+/// How the answer to a request ends.
+pub(super) enum Answer {
+    Last(Reply),
+    /// The connection now belongs to a container.
+    Attached(Attached),
+}
+
+impl Answer {
+    fn of(failures: Vec<Failure>) -> Self {
+        Self::Last(if failures.is_empty() {
+            Reply::Finished
+        } else {
+            Reply::Failed { failures }
+        })
+    }
+
+    /// The last reply, for who asks for nothing to be connected to.
+    pub(super) fn into_reply(self) -> Reply {
+        match self {
+            Self::Last(reply) => reply,
+            Self::Attached(_) => Reply::Finished,
+        }
+    }
+
+    fn failures(&self) -> &[Failure] {
+        match self {
+            Self::Last(Reply::Failed { failures } | Reply::NotStarted { failures, .. }) => failures,
+            _ => &[],
+        }
+    }
+}
+
+/// Connects to a container that runs.
+async fn attach_to(worker: &Worker, id: &str) -> Answer {
+    let not_running = || {
+        Answer::of(vec![Failure::new(
+            format!("container {id}"),
+            "is not running",
+        )])
+    };
+    let Some(unit) = worker.unit(id) else {
+        return not_running();
+    };
+    let settled = unit.ask(|reply| Command::Settle { reply }).await;
+    let attachment = unit.attach();
+    let status = unit.status.borrow().clone();
+    // Who waited for its end and lost an earlier worker gets to know how it ended.
+    if settled.is_err() || !(status.running || unit.one_off && status.was_started) {
+        return not_running();
+    }
+    Answer::Attached(Attached { unit, attachment })
 }
 
 /// Streams what happens to containers until the connection ends.
@@ -148,7 +214,7 @@ async fn kill(
         let chosen = services.is_empty() || services.contains(&unit.service);
         let status = unit.status.borrow().clone();
         // One between two runs has no process, but must not begin another.
-        if !chosen || unit.one_off || !(status.running || status.restarting) {
+        if !chosen || !(status.running || status.restarting) {
             continue;
         }
         say(replies, &unit.name, ProgressStatus::Killing);
@@ -242,7 +308,7 @@ pub(super) async fn in_turn(
     request: Request,
     replies: &mpsc::UnboundedSender<Reply>,
     cancel: &CancellationToken,
-) -> Reply {
+) -> Answer {
     if request.ends_live() {
         worker.end_live();
     }
@@ -262,7 +328,7 @@ pub(super) async fn in_turn(
         tokio::select! {
             // Cancel-safe: the place in the queue is given up.
             turn = worker.queue.lock() => turn,
-            () = cancel.cancelled() => return Reply::Finished,
+            () = cancel.cancelled() => return Answer::Last(Reply::Finished),
         }
     };
     let Hello { who, parallel, .. } = hello;
@@ -271,8 +337,9 @@ pub(super) async fn in_turn(
     let begun = EventRecord::new("project", &action).with("by", &who);
     worker.shared.note(&begun);
     let parallel = parallel.map_or(PARALLEL, NonZeroUsize::get);
-    let failures = execute(worker, request, parallel, replies, cancel).await;
+    let answer = execute(worker, request, parallel, replies, cancel).await;
     let ended = EventRecord::new("project", format!("{action}: end")).with("by", &who);
+    let failures = answer.failures();
     worker.shared.note(&match failures.first() {
         Some(failure) => ended
             .with("failures", failures.len())
@@ -280,11 +347,7 @@ pub(super) async fn in_turn(
         None => ended,
     });
     *current() = None;
-    if failures.is_empty() {
-        Reply::Finished
-    } else {
-        Reply::Failed { failures }
-    }
+    answer
 }
 
 /// A failure in one line.
@@ -302,26 +365,16 @@ async fn execute(
     parallel: usize,
     replies: &mpsc::UnboundedSender<Reply>,
     cancel: &CancellationToken,
-) -> Vec<Failure> {
-    let patience = match &request {
-        Request::Up { options, .. } if options.wait => options.wait_timeout,
-        _ => None,
-    };
-    let quiet_pull = matches!(&request, Request::Up { options, .. } if options.quiet_pull);
-    let planning = planned(worker, request);
+) -> Answer {
+    let registry = request.registry();
     let planned = tokio::select! {
         // Cancel-safe: planning changes nothing.
-        planned = planning => planned,
-        () = cancel.cancelled() => return Vec::new(),
+        planned = planned(worker, &request, &registry) => planned,
+        () = cancel.cancelled() => return Answer::of(Vec::new()),
     };
-    let Planned {
-        project,
-        plan,
-        restarting,
-        registry,
-    } = match planned {
-        Ok(planned) => planned,
-        Err(failures) => return failures,
+    let plan = match planned {
+        Ok(plan) => plan,
+        Err(failures) => return Answer::of(failures),
     };
     for warning in &plan.warnings {
         replies
@@ -343,12 +396,12 @@ async fn execute(
     }
     let effects = RequestEffects::new(
         Arc::clone(worker),
-        project,
+        request,
         &plan,
-        restarting,
         replies.clone(),
-        (registry, quiet_pull),
+        registry,
     );
+    let patience = effects.patience();
     let effects = Arc::new(effects);
     let work = apply(&plan, Arc::clone(&effects), parallel, cancel);
     tokio::pin!(work);
@@ -374,118 +427,64 @@ async fn execute(
         ));
     }
     effects.finish().await;
-    failures
+    match effects.take_one_off() {
+        Some(one_off) => hand_over(worker, one_off, failures, replies).await,
+        None => {
+            if let Some(name) = effects.one_off_name() {
+                // What was made for a container that was not made serves nobody else.
+                worker.remove_sandbox(name).await;
+            }
+            Answer::of(failures)
+        }
+    }
 }
 
-/// A plan with what its effects need.
-struct Planned {
-    project: Option<Arc<Project>>,
-    plan: Plan,
-    /// Stops and starts are told as one restart.
-    restarting: bool,
-    /// With what was looked up.
-    registry: Arc<Registry>,
+/// Gives the container of a single command to whoever asked for it. One that did not come to run goes.
+async fn hand_over(
+    worker: &Worker,
+    one_off: OneOffUnit,
+    failures: Vec<Failure>,
+    replies: &mpsc::UnboundedSender<Reply>,
+) -> Answer {
+    let OneOffUnit { unit, attachment } = one_off;
+    let status = unit.status.borrow().clone();
+    if !status.was_started || status.error.is_some() {
+        drop(attachment);
+        worker.remove_one_off(&unit).await;
+        return match status.exit.filter(|_| status.error.is_some()) {
+            Some(exit) => Answer::Last(Reply::NotStarted {
+                code: exit.code,
+                failures,
+            }),
+            None => Answer::of(failures),
+        };
+    }
+    // It runs, whatever else was to be done beside.
+    for failure in failures {
+        let text = format!("{}: {}", failure.resource, failure.message);
+        replies.send(Reply::Warning { text }).ok();
+    }
+    if let Some(attachment) = attachment {
+        return Answer::Attached(Attached { unit, attachment });
+    }
+    replies.send(Reply::Started { id: unit.id }).ok();
+    Answer::Last(Reply::Finished)
 }
 
 /// Looks at the world and plans what `request` asks for.
-async fn planned(worker: &Worker, request: Request) -> Result<Planned, Vec<Failure>> {
+async fn planned(
+    worker: &Worker,
+    request: &Request,
+    registry: &Arc<Registry>,
+) -> Result<Plan, Vec<Failure>> {
     let observed = worker
         .observe()
         .await
         .map_err(|error| vec![Failure::from_error("", &error)])?;
-    let failed = |error: PlanError| PrepareError::Plan(error).failures();
-    let mut registry = Arc::new(Registry::new(RegistrySettings::default()));
     let images = &worker.shared.containers.images;
-    let desired = async |project: &Project| {
-        prepare(images, project)
-            .await
-            .map_err(PrepareError::failures)
-    };
-    let shared = |project: Option<Box<Project>>| project.map(|project| Arc::new(*project));
-    let mut restarting = false;
-    let (project, plan) = match request {
-        Request::Up { project, options } => {
-            let project = Arc::new(*project);
-            let settings = RegistrySettings::new(project.environment.clone());
-            registry = Arc::new(Registry::new(settings));
-            let desired = prepare_up(images, &registry, &project, &options)
-                .await
-                .map_err(PrepareError::failures)?;
-            let plan = plan::plan_up(&project, &desired, &observed, &options);
-            (Some(project), plan)
-        }
-        Request::Down { project, options } => {
-            let project = shared(project);
-            let plan = plan::plan_down(
-                &worker.shared.project,
-                project.as_deref(),
-                &observed,
-                &options,
-            );
-            (project, plan)
-        }
-        Request::Start {
-            project,
-            services,
-            wait,
-        } => {
-            let project = shared(project);
-            let plan = plan::plan_start(project.as_deref(), &observed, &services, wait);
-            (project, plan)
-        }
-        Request::Stop {
-            project,
-            services,
-            timeout,
-        } => {
-            let project = shared(project);
-            let plan = plan::plan_stop(project.as_deref(), &observed, &services, timeout);
-            (project, plan)
-        }
-        Request::Restart {
-            project,
-            services,
-            timeout,
-            no_deps,
-        } => {
-            restarting = true;
-            let project = shared(project);
-            let desired = match &project {
-                Some(project) => Some(desired(project).await?),
-                None => None,
-            };
-            let plan = plan::plan_restart(
-                project.as_deref(),
-                desired.as_ref(),
-                &observed,
-                &services,
-                timeout,
-                no_deps,
-            );
-            (project, plan)
-        }
-        Request::Remove {
-            project,
-            services,
-            stop,
-            volumes,
-        } => {
-            let project = shared(project);
-            let plan = plan::plan_remove(project.as_deref(), &observed, &services, stop, volumes);
-            (project, plan)
-        }
-        Request::Kill { .. }
-        | Request::Pause { .. }
-        | Request::Unpause { .. }
-        | Request::Live { .. }
-        | Request::Follow
-        | Request::Ping
-        | Request::Replace { .. } => (None, Ok(Plan::default())),
-    };
-    Ok(Planned {
-        project,
-        plan: plan.map_err(failed)?,
-        restarting,
-        registry,
-    })
+    let plan = request
+        .plan(&worker.shared.project, images, registry, &observed)
+        .await
+        .map_err(PrepareError::failures)?;
+    Ok(plan.unwrap_or_default())
 }

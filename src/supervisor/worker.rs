@@ -13,6 +13,7 @@ use thiserror::Error;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
+use super::attach;
 use super::dns::DnsServer;
 use super::exec;
 use super::frame::{self, Listener};
@@ -76,6 +77,8 @@ pub(super) struct Worker {
     pub(super) replaced: Notify,
     /// Commands that are connected.
     pub(super) connections: AtomicUsize,
+    /// Containers that are being removed, by id: who else wants to remove one waits.
+    removals: Mutex<BTreeMap<String, Arc<tokio::sync::Mutex<()>>>>,
 }
 
 /// Runs until the project is gone. The process' exit code: 0 only then.
@@ -172,6 +175,7 @@ async fn follow_engine(worker: Arc<Worker>) {
         match event {
             Event::Subscribed => {
                 for unit in worker.units() {
+                    exec::watch_all(&worker.shared.containers, &unit.id);
                     unit.send(Command::Look).await;
                 }
             }
@@ -199,6 +203,10 @@ async fn follow_engine(worker: Arc<Worker>) {
                     .with("execID", exec_id)
                     .with("exitCode", exit_code);
                 worker.tell(&id, Command::Note(event)).await;
+            }
+            Event::ExecAdded { id, exec_id } if worker.unit(&id).is_some() => {
+                let containers = worker.shared.containers.clone();
+                tokio::spawn(exec::watch(containers, id, exec_id));
             }
             Event::OutOfMemory { id } => worker.tell(&id, Command::OutOfMemory).await,
             Event::TaskStarted { id, .. } => worker.tell(&id, Command::Look).await,
@@ -243,12 +251,16 @@ impl Worker {
             live: Mutex::default(),
             replaced: Notify::new(),
             connections: AtomicUsize::new(0),
+            removals: Mutex::default(),
         }))
     }
 
     /// Takes what is there under supervision: after a restart of the worker, of both processes, of the host.
     /// `held`: what workers before this one had held.
-    pub(super) async fn resume(&self, held: Vec<(String, OwnedFd)>) -> Result<(), WorkerError> {
+    pub(super) async fn resume(
+        self: &Arc<Self>,
+        held: Vec<(String, OwnedFd)>,
+    ) -> Result<(), WorkerError> {
         let shared = &self.shared;
         let mut sandboxes: BTreeMap<String, Vec<_>> = BTreeMap::new();
         for (key, descriptor) in held {
@@ -292,7 +304,10 @@ impl Worker {
             }
         }
         for record in records {
-            self.supervise(record);
+            let unit = self.supervise(record);
+            if let Some(unit) = unit.filter(|unit| unit.one_off) {
+                tokio::spawn(Arc::clone(self).end_unstarted(unit));
+            }
         }
         self.end_leases().await;
         Ok(())
@@ -404,7 +419,7 @@ impl Worker {
     }
 
     /// Takes one container under supervision; `None` if another tool made it.
-    fn supervise(&self, record: ContainerRecord) -> Option<UnitHandle> {
+    fn supervise(self: &Arc<Self>, record: ContainerRecord) -> Option<UnitHandle> {
         let id = record.id.clone();
         let desired = desired(&record)?;
         let state = ContainerState::load(&self.shared.state, &id).unwrap_or_else(|error| {
@@ -413,11 +428,46 @@ impl Worker {
         });
         let unit = unit::spawn(Arc::clone(&self.shared), record, desired, state);
         self.locked_units().insert(id, unit.clone());
+        if unit.one_off {
+            tokio::spawn(attach::see_off(Arc::clone(self), unit.clone()));
+        }
         Some(unit)
     }
 
+    /// Removes a one-off that a worker before this one made and did not live to start: nobody else will.
+    async fn end_unstarted(self: Arc<Self>, unit: UnitHandle) {
+        let settled = unit.ask(|reply| Command::Settle { reply }).await;
+        if settled.is_ok() && !unit.status.borrow().was_started {
+            self.remove_one_off(&unit).await;
+        }
+    }
+
+    /// Removes the container of a single command with what was made for it. The sandbox goes first: who finds a
+    /// container without one still knows what is left to do.
+    pub(super) async fn remove_one_off(&self, unit: &UnitHandle) {
+        if let Some(sandbox) = &unit.sandbox {
+            self.remove_sandbox(sandbox).await;
+        }
+        if let Err(error) = self.remove(&unit.id, true).await {
+            tracing::error!(%error, container = unit.name, "cannot remove it");
+        }
+        self.ended.notify_one();
+    }
+
+    /// Removes the sandbox of a container of a single command. Not an error if there is none.
+    pub(super) async fn remove_sandbox(&self, sandbox: &str) {
+        self.shared.let_go_of_sandbox(sandbox);
+        let networks = &self.shared.containers.networks;
+        if let Err(error) = networks.remove_sandbox(sandbox).await {
+            tracing::error!(%error, sandbox, "cannot remove a sandbox");
+        }
+    }
+
     /// Takes a container that was just made under supervision.
-    pub(super) async fn adopt(&self, id: &str) -> Result<Option<UnitHandle>, EngineError> {
+    pub(super) async fn adopt(
+        self: &Arc<Self>,
+        id: &str,
+    ) -> Result<Option<UnitHandle>, EngineError> {
         let record = self.shared.containers.engine.container(id).await?;
         Ok(record.and_then(|record| self.supervise(record)))
     }
@@ -465,6 +515,17 @@ impl Worker {
 
     /// Removes a container, supervised or not.
     pub(super) async fn remove(&self, id: &str, volumes: bool) -> Result<(), ContainerError> {
+        let removals = || self.removals.lock().unwrap_or_else(PoisonError::into_inner);
+        let turn = Arc::clone(removals().entry(id.to_owned()).or_default());
+        let result = {
+            let _turn = turn.lock().await;
+            self.remove_in_turn(id, volumes).await
+        };
+        removals().remove(id);
+        result
+    }
+
+    async fn remove_in_turn(&self, id: &str, volumes: bool) -> Result<(), ContainerError> {
         // Out of the list first: what containerd then tells of its end is no news.
         let unit = self.locked_units().remove(id);
         let Some(unit) = unit else {

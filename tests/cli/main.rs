@@ -328,3 +328,28 @@ fn a_containerd_that_does_not_answer_is_named() {
     [exit status: 1]
     "#);
 }
+
+#[test]
+fn options_of_run_attach_scale_and_wait_are_checked_first() {
+    let world = World::with(SHOP);
+    let mut told = String::new();
+    for words in [
+        &["run"][..],
+        &["run", "-p", "80:80", "-P", "web"],
+        &["run", "-l", "foo", "web"],
+        &["run", "-e", "=x", "web"],
+        &["run", "-v", "relative", "web"],
+        &["run", "-p", "x", "web"],
+        &["run", "--entrypoint", "a \"b", "web"],
+        &["run", "--env-from-file", "nosuch", "web"],
+        &["run", "wbe", "true"],
+        &["attach", "--detach-keys", "ctrl-foo", "web"],
+        &["attach", "nosuch"],
+        &["scale", "web"],
+        &["scale", "web=x"],
+        &["wait"],
+    ] {
+        told.push_str(&["$ ", &words.join(" "), "\n", &world.run(words), "\n"].concat());
+    }
+    insta::assert_snapshot!(told);
+}

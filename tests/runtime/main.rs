@@ -16,6 +16,7 @@ mod lifecycle;
 mod live;
 mod network;
 mod registry;
+mod run;
 mod runtimes;
 mod secrets;
 mod sharing;

@@ -434,6 +434,24 @@ impl Project<'_> {
         self.command(words.split(' ')).run()
     }
 
+    /// A shell script in the folder of the project; `$0` is `compose`.
+    pub(crate) fn script(&self, script: &str) -> Run {
+        self.world
+            .command_in(&self.folder, "sh")
+            .args(["-c", script])
+            .arg(env!("CARGO_BIN_EXE_compose"))
+    }
+
+    /// A `compose` command in a terminal of its own; see `terminal.py` for what `steps` say.
+    pub(crate) fn terminal(&self, steps: &[&str], words: &[&str]) -> Run {
+        self.world
+            .command_in(&self.folder, "python3")
+            .arg(source("tests/runtime/world/terminal.py"))
+            .args(steps)
+            .args(["--", env!("CARGO_BIN_EXE_compose")])
+            .args(words)
+    }
+
     /// What `compose ps --all --format json` says, one object for each container.
     #[track_caller]
     pub(crate) fn containers(&self) -> Vec<Value> {

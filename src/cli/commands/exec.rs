@@ -1,24 +1,17 @@
 //! `compose exec`
 
-use std::fs::File;
-use std::io::{IsTerminal as _, Read as _, Write as _, stdin, stdout};
-use std::time::Duration;
+use std::io::{IsTerminal as _, stdin, stdout};
 
 use clap::Args;
-use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::oneshot;
 
-use crate::cli::drive::{Interrupts, block_on};
+use crate::cli::drive::block_on;
 use crate::cli::error::{CommandError, ErrorKind, ExitStatus};
 use crate::cli::globals::Context;
-use crate::cli::terminal::{self, RawMode};
+use crate::cli::session::{End, Manner, Signals, converse};
 use crate::cli::ui::Ui;
 use crate::container::ExecOptions;
 use crate::model::Project;
-use crate::stack::{ExecOutput, ExecRequest, ExecSession, Stack, StackError};
-
-/// Times that the size of the terminal is sent until the process has taken it.
-const RESIZES: u32 = 10;
+use crate::stack::{ExecRequest, Stack, StackError};
 
 /// Execute a command in a running container
 #[derive(Args, Debug)]
@@ -129,108 +122,20 @@ async fn attach(
     stack: &Stack,
     request: &ExecRequest,
 ) -> Result<ExitStatus, CommandError> {
-    let mut interrupts = Interrupts::listen()?;
-    let mut window = signal(SignalKind::window_change())?;
+    let signals = Signals::listen()?;
     let mut session = stack.exec(request).await.map_err(refused)?;
-    let raw = if request.options.terminal {
-        Some(RawMode::enter()?)
-    } else {
-        None
+    let manner = Manner {
+        raw: request.options.terminal,
+        proxy_signals: true,
+        detach_keys: None,
     };
-    let mut input = session.take_stdin().map(pump);
-    let mut signals = 0;
-    if raw.is_some() {
-        resize(&session).await;
-    }
-    let code = loop {
-        tokio::select! {
-            // Cancel-safe by contract.
-            output = session.next() => match output? {
-                ExecOutput::Stdout(bytes) => {
-                    ui.data_bytes(&bytes)?;
-                    ui.flush()?;
-                }
-                ExecOutput::Stderr(bytes) => ui.error_bytes(&bytes)?,
-                ExecOutput::Exited(code) => break code,
-            },
-            // Cancel-safe: the end comes once, and the receiver is dropped then.
-            () = ended(&mut input) => {
-                input = None;
-                // A process that has ended needs to be told nothing.
-                if let Err(error) = session.close_stdin().await {
-                    tracing::debug!(%error, "cannot close standard input");
-                }
-            }
-            // Cancel-safe by tokio's contract.
-            _ = window.recv(), if raw.is_some() => resize(&session).await,
-            // Cancel-safe by contract.
-            number = interrupts.next() => {
-                signals += 1;
-                if signals > 1 {
-                    return Ok(ExitStatus::Interrupted);
-                }
-                let number = u32::try_from(number).unwrap_or_default();
-                if let Err(error) = session.kill(number).await {
-                    tracing::debug!(%error, "cannot pass the signal on");
-                }
-            }
-        }
+    let End::Exited(code) = converse(ui, &mut session, signals, manner).await? else {
+        return Ok(ExitStatus::Interrupted);
     };
-    drop(raw);
     if let Err(error) = session.finish().await {
         tracing::debug!(%error, "cannot remove the exec");
     }
     Ok(ExitStatus::container(code))
-}
-
-/// Sends the terminal's size; a process that is just starting may not take it at once.
-async fn resize(session: &ExecSession) {
-    let (columns, rows) = terminal::size();
-    let (columns, rows) = (
-        u32::try_from(columns).unwrap_or(80),
-        u32::try_from(rows).unwrap_or(24),
-    );
-    for attempt in 1..=RESIZES {
-        match session.resize(columns, rows).await {
-            Ok(()) => return,
-            Err(error) => tracing::debug!(%error, attempt, "cannot resize the terminal"),
-        }
-        tokio::time::sleep(Duration::from_millis(10) * attempt).await;
-    }
-}
-
-/// Copies standard input to `pipe` until either ends. On a thread of its own: a blocked read must not hold up the end of
-/// the command.
-fn pump(mut pipe: File) -> oneshot::Receiver<()> {
-    let (sender, ended) = oneshot::channel();
-    std::thread::spawn(move || {
-        let mut buffer = vec![0; 1 << 16];
-        let mut input = stdin().lock();
-        loop {
-            match input.read(&mut buffer) {
-                Ok(0) => break,
-                Ok(read) => {
-                    if pipe.write_all(&buffer[..read]).is_err() {
-                        break;
-                    }
-                }
-                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
-                Err(_) => break,
-            }
-        }
-        drop(pipe);
-        // The command may have ended.
-        sender.send(()).ok();
-    });
-    ended
-}
-
-async fn ended(input: &mut Option<oneshot::Receiver<()>>) {
-    match input {
-        // A thread that ended without a word has ended, too.
-        Some(ended) => drop(ended.await),
-        None => std::future::pending().await,
-    }
 }
 
 #[cfg(test)]

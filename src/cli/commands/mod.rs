@@ -1,5 +1,6 @@
 //! The commands, one file each.
 
+mod attach;
 mod commit;
 mod config;
 mod converge;
@@ -21,6 +22,7 @@ mod pull;
 mod push;
 mod restart;
 mod rm;
+mod run;
 mod scale;
 mod schema;
 mod start;
@@ -51,6 +53,7 @@ use crate::supervisor::protocol::Request;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    Attach(attach::AttachArgs),
     Commit(commit::CommitArgs),
     Config(Box<config::ConfigArgs>),
     Cp(cp::CpArgs),
@@ -71,6 +74,7 @@ pub(crate) enum Command {
     Push(push::PushArgs),
     Restart(restart::RestartArgs),
     Rm(rm::RmArgs),
+    Run(Box<run::RunArgs>),
     Scale(scale::ScaleArgs),
     Schema(schema::SchemaArgs),
     Start(start::StartArgs),
@@ -90,6 +94,7 @@ pub(crate) enum Command {
 /// Runs a command to its end.
 pub(crate) fn run(command: Command, context: &mut Context) -> Result<ExitStatus, CommandError> {
     match command {
+        Command::Attach(arguments) => attach::run(context, &arguments),
         Command::Commit(arguments) => commit::run(context, &arguments),
         Command::Config(arguments) => {
             let options = context.load_options()?;
@@ -122,6 +127,7 @@ pub(crate) fn run(command: Command, context: &mut Context) -> Result<ExitStatus,
         Command::Push(arguments) => push::run(context, &arguments),
         Command::Restart(arguments) => restart::run(context, &arguments),
         Command::Rm(arguments) => rm::run(context, &arguments),
+        Command::Run(arguments) => run::run(context, &arguments),
         Command::Scale(arguments) => scale::run(context, &arguments),
         Command::Schema(arguments) => schema::run(context, &arguments),
         Command::Start(arguments) => start::run(context, &arguments),

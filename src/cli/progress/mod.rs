@@ -150,7 +150,12 @@ impl Renderer {
                 },
             ),
             Reply::Warning { text } => self.above(ui, |ui| ui.warn(text)),
-            Reply::Container(_) | Reply::Finished | Reply::Failed { .. } => {}
+            Reply::Container(_)
+            | Reply::Started { .. }
+            | Reply::Ended { .. }
+            | Reply::Finished
+            | Reply::Failed { .. }
+            | Reply::NotStarted { .. } => {}
         }
     }
 

@@ -69,25 +69,20 @@ fn a_container_name_replaces_the_number() {
 }
 
 #[test]
-fn a_single_command_publishes_nothing_and_has_only_its_own_name() {
+fn a_single_command_has_only_its_own_name_and_is_not_restarted() {
     let service = Service {
-        ports: vec![crate::model::Port {
-            target: 80,
-            ..crate::model::Port::default()
-        }],
         restart: Some("always".into()),
         ..web()
     };
     let state = state(service);
-    let job = state.services["web"].one_off("shop-web-run-1", 1, false);
+    let job = state.services["web"].one_off("shop-web-run-1", false);
     let sandbox = job.sandbox.unwrap();
     assert_eq!(sandbox.attachments[0].names, ["shop-web-run-1"]);
-    assert!(sandbox.ports.is_empty());
     assert_eq!(
         (job.desired.one_off, job.desired.restart.as_str()),
         (true, "no")
     );
-    let job = state.services["web"].one_off("job", 1, true);
+    let job = state.services["web"].one_off("job", true);
     assert_eq!(job.sandbox.unwrap().attachments[0].names, ["web", "job"]);
 }
 

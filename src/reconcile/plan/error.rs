@@ -23,6 +23,8 @@ pub enum PlanError {
         first: String,
         second: String,
     },
+    #[error("the container name `{name}` is already in use")]
+    NameInUse { name: String },
     #[error("service `{service}` cannot have {replicas} replicas with the container name `{name}`")]
     NameWithReplicas {
         service: String,
@@ -55,6 +57,7 @@ impl PlanError {
             Self::NameWithReplicas { service, .. } => {
                 format!("remove `container_name` of `{service}`, or ask for one replica")
             }
+            Self::NameInUse { .. } => "remove that container, or choose another name".into(),
             Self::UnknownService { .. } | Self::DuplicateName { .. } | Self::Cycle(_) => {
                 return Vec::new();
             }

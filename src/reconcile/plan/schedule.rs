@@ -98,7 +98,8 @@ impl<'a> Schedule<'a> {
 
     /// Whether the container, which has a sandbox of its own, lets go of it.
     fn lets_go(&self, container: &ObservedContainer) -> bool {
-        let is_selected = self.decided.contains_key(container.service.as_str());
+        let is_selected = self.decided.contains_key(container.service.as_str())
+            && !self.options.leaves_alone(&container.service);
         self.goes(container) || is_selected && !container.one_off
     }
 
@@ -522,7 +523,12 @@ impl<'a> Schedule<'a> {
                 ready = Some(step);
             }
         }
-        let definition = &slot.wanted.desired.config;
+        // Hooks are for those who serve.
+        let definition = if slot.wanted.desired.one_off {
+            &serde_json::Value::Null
+        } else {
+            &slot.wanted.desired.config
+        };
         let names = (service, slot.name());
         if slot.starts {
             if prepares {

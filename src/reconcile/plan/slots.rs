@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::builder::{has_completed, is_gone, is_up};
 use super::resources::Resources;
-use super::{Reason, Recreate};
+use super::{OneOff, Reason, Recreate};
 use crate::graph::Graph;
 use crate::model::{Condition, OnChange};
 use crate::network::{SandboxRecord, SandboxSpec};
@@ -136,7 +136,7 @@ impl<'a> Context<'a> {
             let current = containers.remove(0);
             slots.push(self.slot(
                 service,
-                (number, Some(current), containers),
+                (service.replica(number), Some(current), containers),
                 policy,
                 resources,
                 decided,
@@ -164,7 +164,7 @@ impl<'a> Context<'a> {
             {
                 let slot = self.slot(
                     service,
-                    (number, None, Vec::new()),
+                    (service.replica(number), None, Vec::new()),
                     policy,
                     resources,
                     decided,
@@ -177,11 +177,38 @@ impl<'a> Context<'a> {
         Replicas { slots, surplus }
     }
 
+    /// The container for a single command of `service`, whose replicas are left alone.
+    pub(super) fn one_off(
+        &self,
+        service: &'a DesiredService,
+        one_off: &OneOff,
+        resources: &Resources<'a>,
+        decided: &HashMap<&'a str, Replicas<'a>>,
+    ) -> Replicas<'a> {
+        let mut wanted = service.one_off(&one_off.name, one_off.use_aliases);
+        wanted.desired.slug.clone_from(&one_off.slug);
+        wanted.desired.auto_remove = one_off.auto_remove;
+        let policy = Policy {
+            recreate: Recreate::Diverged,
+            flag: "",
+            replicas: None,
+        };
+        let none = (wanted, None, Vec::new());
+        let mut slot = self.slot(service, none, &policy, resources, decided);
+        slot.reasons = vec![Reason::Requested { by: "run".into() }];
+        // It takes nobody's place, so nobody who lives with a replica has to move.
+        slot.is_moved = false;
+        Replicas {
+            slots: vec![slot],
+            surplus: Vec::new(),
+        }
+    }
+
     fn slot(
         &self,
         service: &'a DesiredService,
-        (number, current, leftovers): (
-            u32,
+        (mut wanted, current, leftovers): (
+            DesiredContainer,
             Option<&'a ObservedContainer>,
             Vec<&'a ObservedContainer>,
         ),
@@ -189,7 +216,6 @@ impl<'a> Context<'a> {
         resources: &Resources<'a>,
         decided: &HashMap<&'a str, Replicas<'a>>,
     ) -> Slot<'a> {
-        let mut wanted = service.replica(number);
         for (name, definition) in &mut wanted.desired.networks {
             if let Some(kept) = resources.kept_networks.get(name.as_str()) {
                 definition.clone_from(kept);

@@ -43,6 +43,7 @@ pub fn plan_up(
         };
         let services = up.services();
         require_names(&services, options)?;
+        require_free_name(observed, options)?;
         let mut builder = Builder::default();
         warn_of_other_checkout(&mut builder, project, observed);
         for warning in &desired.warnings {
@@ -169,7 +170,8 @@ impl<'a> Up<'a, '_> {
                 let is_orphan = orphans.iter().any(|orphan| orphan.id == container.id);
                 let is_renewed = services
                     .iter()
-                    .any(|service| service.name == container.service);
+                    .any(|service| service.name == container.service)
+                    && !self.options.leaves_alone(&container.service);
                 is_orphan && self.removes(container) || is_renewed && !container.one_off
             })
         };
@@ -197,10 +199,12 @@ impl<'a> Up<'a, '_> {
     ) -> HashMap<&'a str, Replicas<'a>> {
         let mut decided: HashMap<&str, Replicas<'_>> = HashMap::new();
         for service in services {
-            let policy = self.policy(service);
-            let replicas = self
-                .context()
-                .replicas(service, &policy, resources, &decided);
+            let context = self.context();
+            let one_off = self.options.one_off.as_ref();
+            let replicas = match one_off.filter(|one_off| one_off.service == service.name) {
+                Some(one_off) => context.one_off(service, one_off, resources, &decided),
+                None => context.replicas(service, &self.policy(service), resources, &decided),
+            };
             let starts = replicas.slots.iter().any(|slot| slot.starts);
             decided.insert(service.name.as_str(), replicas);
             if self.options.only_changes && starts && !self.options.no_deps {
@@ -246,7 +250,9 @@ impl<'a> Up<'a, '_> {
         let is_orphan = |container: &&ObservedContainer| {
             let service = &container.service;
             if container.one_off {
-                matches!(container.status, Status::Exited | Status::Dead)
+                let desired = container.desired.as_ref();
+                let goes_by_itself = desired.is_some_and(|desired| desired.auto_remove);
+                matches!(container.status, Status::Exited | Status::Dead) && !goes_by_itself
             } else {
                 self.is_given_up(container)
                     || !services.contains_key(service) && !disabled_services.contains_key(service)
@@ -267,13 +273,22 @@ impl<'a> Up<'a, '_> {
     }
 
     fn warn_of_orphans(&self, builder: &mut Builder, orphans: &[&ObservedContainer]) {
-        let staying = orphans.iter().filter(|orphan| !self.removes(orphan));
-        let names: Vec<&str> = staying.map(|orphan| orphan.name.as_str()).collect();
-        if !self.options.ignore_orphans && !names.is_empty() {
-            builder.warn(format!(
-                "containers of services that are not in the file: {}; `--remove-orphans` removes them",
-                names.join(", ")
-            ));
+        if self.options.ignore_orphans {
+            return;
+        }
+        let kinds = [
+            (false, "containers of services that are not in the file"),
+            (true, "containers of `run` that have ended"),
+        ];
+        for (one_off, what) in kinds {
+            let staying = orphans
+                .iter()
+                .filter(|orphan| orphan.one_off == one_off && !self.removes(orphan));
+            let names: Vec<&str> = staying.map(|orphan| orphan.name.as_str()).collect();
+            if !names.is_empty() {
+                let names = names.join(", ");
+                builder.warn(format!("{what}: {names}; `--remove-orphans` removes them"));
+            }
         }
     }
 
@@ -317,6 +332,9 @@ fn warn_of_providers(builder: &mut Builder, desired: &DesiredState, selected: &I
 
 fn require_names(services: &[&DesiredService], options: &UpOptions) -> Result<(), PlanError> {
     let mut taken: HashMap<String, &str> = HashMap::new();
+    let services = services
+        .iter()
+        .filter(|service| !options.leaves_alone(&service.name));
     for service in services {
         let replicas = replicas(service, options);
         if let Some(name) = &service.container_name
@@ -338,6 +356,23 @@ fn require_names(services: &[&DesiredService], options: &UpOptions) -> Result<()
                 });
             }
         }
+    }
+    Ok(())
+}
+
+/// Refuses a single command the name of another container. Sandboxes of other projects have the names of theirs.
+fn require_free_name(observed: &Observed, options: &UpOptions) -> Result<(), PlanError> {
+    let Some(one_off) = &options.one_off else {
+        return Ok(());
+    };
+    let containers = observed.containers.iter().map(|container| &container.name);
+    let sandboxes = observed.sandboxes.iter().map(|sandbox| &sandbox.spec.id);
+    let others = observed.other_users.values().flatten();
+    let mut taken = containers.chain(sandboxes).chain(others);
+    if taken.any(|name| *name == one_off.name) {
+        return Err(PlanError::NameInUse {
+            name: one_off.name.clone(),
+        });
     }
     Ok(())
 }

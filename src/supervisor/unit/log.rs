@@ -47,8 +47,20 @@ impl Unit {
         let id = &self.record.id;
         let path = self.shared.state.container(id).join(file_name(id));
         let options = LogOptions::new(path, &self.desired.logging);
-        self.pump = Some(pump::spawn(streams, options)?);
+        self.pump = Some(pump::spawn(streams, options, self.taps.clone())?);
         Ok(())
+    }
+
+    /// Ends the input of the container once everything in it has been read and nobody writes to it any more.
+    pub(super) async fn close_stdin(&mut self) {
+        let id = &self.record.id;
+        if let Some(pump) = &mut self.pump {
+            pump.close_stdin();
+        }
+        self.shared.release(&fifo_key(id, "stdin"));
+        if let Err(error) = self.shared.containers.engine.close_stdin(id, "").await {
+            tracing::debug!(%error, container = self.desired.name, "cannot close its input");
+        }
     }
 
     /// Waits until the last output is in the log, though not for ever, and lets the FIFOs go.

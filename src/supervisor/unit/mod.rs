@@ -21,6 +21,7 @@ use super::shared::Shared;
 use crate::container::{ContainerError, Desired};
 use crate::engine::{ContainerRecord, ExitStatus};
 use crate::log::pump::Pump;
+use crate::log::tap::{Tap, Taps};
 use crate::state::{ContainerState, Exit, Health, HealthStatus, Probe};
 
 /// Exit code of a run whose end nobody saw.
@@ -44,6 +45,10 @@ pub(super) struct UnitStatus {
     pub(super) error: Option<String>,
     /// Output of the last failed probe.
     pub(super) probe_output: Option<String>,
+    /// A command in the foreground sees to it.
+    pub(super) attended: bool,
+    /// It was started at least once.
+    pub(super) was_started: bool,
 }
 
 /// What a unit is asked to do.
@@ -69,6 +74,17 @@ pub(super) enum Command {
     Unpause {
         reply: oneshot::Sender<Result<(), ContainerError>>,
     },
+    /// Whoever gave it input gives no more.
+    CloseStdin,
+    /// Whether a command in the foreground sees to it.
+    Attend {
+        attended: bool,
+        reply: oneshot::Sender<Result<(), ContainerError>>,
+    },
+    /// Answered when it knows what its container does and all before it is done.
+    Settle {
+        reply: oneshot::Sender<Result<(), ContainerError>>,
+    },
     /// Its record was changed in place.
     Update {
         desired: Box<Desired>,
@@ -92,11 +108,64 @@ pub(super) struct UnitHandle {
     pub(super) name: String,
     pub(super) service: String,
     pub(super) one_off: bool,
+    /// Its container goes when it has ended.
+    pub(super) auto_remove: bool,
+    /// Sandbox of its own.
+    pub(super) sandbox: Option<String>,
+    taps: Taps,
+    attached: watch::Sender<usize>,
     mailbox: mpsc::Sender<Command>,
     pub(super) status: watch::Receiver<UnitStatus>,
 }
 
+/// Somebody who is attached to a unit. Dropping it detaches.
+#[derive(Debug)]
+pub(super) struct Attachment {
+    tap: Tap,
+    attached: watch::Sender<usize>,
+}
+
+impl Attachment {
+    pub(super) const fn tap(&self) -> &Tap {
+        &self.tap
+    }
+}
+
+impl Drop for Attachment {
+    fn drop(&mut self) {
+        self.attached.send_modify(|count| *count -= 1);
+    }
+}
+
 impl UnitHandle {
+    /// Attaches somebody to its output.
+    pub(super) fn attach(&self) -> Attachment {
+        self.attached.send_modify(|count| *count += 1);
+        Attachment {
+            tap: self.taps.open(),
+            attached: self.attached.clone(),
+        }
+    }
+
+    /// How many are attached.
+    pub(super) fn attached(&self) -> watch::Receiver<usize> {
+        self.attached.subscribe()
+    }
+
+    /// Returns when it does not run (any more), with what is known then; also when it is removed. Cancel-safe.
+    pub(super) async fn ended(&self) -> UnitStatus {
+        let mut status = self.status.clone();
+        // An error means that the unit is gone, and its last word is there.
+        status.wait_for(|status| !status.running).await.ok();
+        status.borrow().clone()
+    }
+
+    /// Returns when it is removed. Cancel-safe.
+    pub(super) async fn removed(&self) {
+        let mut status = self.status.clone();
+        while status.changed().await.is_ok() {}
+    }
+
     /// Sends a command without waiting for its effect.
     pub(super) async fn send(&self, command: Command) {
         // A unit that has ended has nothing left to do.
@@ -151,6 +220,7 @@ struct Unit {
     phase: Phase,
     back_off: BackOff,
     pump: Option<Pump>,
+    taps: Taps,
     out_of_memory: bool,
 }
 
@@ -181,11 +251,16 @@ pub(super) fn spawn(
 ) -> UnitHandle {
     let (mailbox, commands) = mpsc::channel(16);
     let (status, watched) = watch::channel(UnitStatus::default());
+    let taps = Taps::default();
     let handle = UnitHandle {
         id: record.id.clone(),
         name: desired.name.clone(),
         service: desired.service.clone(),
         one_off: desired.one_off,
+        auto_remove: desired.auto_remove,
+        sandbox: desired.sandbox.clone(),
+        taps: taps.clone(),
+        attached: watch::Sender::new(0),
         mailbox,
         status: watched,
     };
@@ -200,6 +275,7 @@ pub(super) fn spawn(
         phase: Phase::Idle,
         back_off: BackOff::default(),
         pump: None,
+        taps,
         out_of_memory: false,
     };
     unit.publish();
@@ -210,6 +286,7 @@ pub(super) fn spawn(
 impl Unit {
     async fn run(mut self, mut commands: mpsc::Receiver<Command>) {
         exec::end_left(&self.shared.containers, &self.record.id);
+        exec::watch_all(&self.shared.containers, &self.record.id);
         self.look().await;
         loop {
             match self.next(&mut commands).await {
@@ -297,6 +374,16 @@ impl Unit {
             Command::Unpause { reply } => {
                 reply.send(self.unpause().await).ok();
             }
+            Command::CloseStdin => self.close_stdin().await,
+            Command::Attend { attended, reply } => {
+                self.state.attended = attended;
+                self.save_durable();
+                self.publish();
+                reply.send(Ok(())).ok();
+            }
+            Command::Settle { reply } => {
+                reply.send(Ok(())).ok();
+            }
             Command::Update { desired } => {
                 self.desired = *desired;
                 self.plan_probe();
@@ -328,6 +415,8 @@ impl Unit {
             exit: self.state.exit.clone(),
             error: self.state.error.clone(),
             probe_output: self.state.health.as_ref().and_then(failed),
+            attended: self.state.attended,
+            was_started: self.state.run > 0,
         };
         self.status.send_if_modified(|current| {
             let changed = *current != status;

@@ -6,6 +6,7 @@ mod lifecycle;
 mod properties;
 mod pulls;
 mod resources;
+mod run;
 mod up;
 mod world;
 
