@@ -14,6 +14,7 @@ mod up;
 pub use down::plan_down;
 pub use error::PlanError;
 pub use lifecycle::{plan_kill, plan_remove, plan_restart, plan_start, plan_stop};
+pub use order::written_order;
 pub use up::{plan_create, plan_up, selected_services};
 
 use serde::{Deserialize, Serialize};

@@ -95,7 +95,7 @@ impl Stack {
         }
     }
 
-    async fn ensure_supervisor(&self) -> Result<std::path::PathBuf, StackError> {
+    pub(super) async fn ensure_supervisor(&self) -> Result<std::path::PathBuf, StackError> {
         let containers = self.containers().await?;
         self.record_engine(containers)?;
         let options = containers.engine.options();
@@ -139,7 +139,7 @@ impl Stack {
         }
     }
 
-    fn supervisor_ended(&self) -> StackError {
+    pub(super) fn supervisor_ended(&self) -> StackError {
         let path = launch::log_path(&self.options.state, &self.options.name);
         StackError::SupervisorEnded {
             project: self.options.name.clone(),
@@ -162,7 +162,7 @@ fn ends_attached(request: &Request) -> bool {
 }
 
 /// Whether a supervisor has something to look after: a container that is up, or that ended unseen and is to run again.
-fn needs_supervisor(container: &ObservedContainer) -> bool {
+pub(super) fn needs_supervisor(container: &ObservedContainer) -> bool {
     let Some(desired) = &container.desired else {
         return false;
     };

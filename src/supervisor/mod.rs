@@ -20,6 +20,7 @@ pub mod process;
 pub mod protocol;
 mod request;
 mod restart;
+mod revival;
 mod shared;
 mod tenants;
 mod unit;

@@ -24,7 +24,7 @@ pub(super) enum Waited {
 
 /// What a status means for a condition; `None`: not decided yet. `settled`: nobody depends on it (`--wait`): it must still
 /// run or have ended well, while for a dependent "started" holds even if it has ended since.
-fn judge(status: &UnitStatus, condition: Condition, settled: bool) -> Option<Waited> {
+pub(super) fn judge(status: &UnitStatus, condition: Condition, settled: bool) -> Option<Waited> {
     let ended = status
         .exit
         .as_ref()

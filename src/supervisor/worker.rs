@@ -22,6 +22,7 @@ use super::hold::Holder;
 use super::live::{self, LiveRecord};
 use super::process::WorkerSettings;
 use super::request;
+use super::revival;
 use super::shared::Shared;
 use super::unit::{self, Command, UnitHandle};
 use crate::container::{ContainerError, Containers, DESIRED_EXTENSION, Desired, label};
@@ -31,6 +32,7 @@ use crate::engine::{
 use crate::image::Images;
 use crate::network::{NetworkError, Networks};
 use crate::reconcile::observe::{ObserveError, Observed, observe};
+use crate::reconcile::plan::written_order;
 use crate::state::{ContainerState, StateRoot};
 
 /// Namespace in containerd where none is named.
@@ -303,12 +305,19 @@ impl Worker {
                 shared.presume_tenant(&sandbox, &record.id).await;
             }
         }
+        let order = written_order(records.iter().map(|record| &record.labels));
+        let mut units = Vec::with_capacity(records.len());
         for record in records {
-            let unit = self.supervise(record);
-            if let Some(unit) = unit.filter(|unit| unit.one_off) {
-                tokio::spawn(Arc::clone(self).end_unstarted(unit));
+            let gate = CancellationToken::new();
+            let Some(unit) = self.supervise(record, Some(gate.clone())) else {
+                continue;
+            };
+            if unit.one_off {
+                tokio::spawn(Arc::clone(self).end_unstarted(unit.clone()));
             }
+            units.push((unit, gate));
         }
+        revival::open_in_order(&units, &order);
         self.end_leases().await;
         Ok(())
     }
@@ -418,15 +427,19 @@ impl Worker {
         self.shared.containers.engine.containers(&[filter]).await
     }
 
-    /// Takes one container under supervision; `None` if another tool made it.
-    fn supervise(self: &Arc<Self>, record: ContainerRecord) -> Option<UnitHandle> {
+    /// Takes one container under supervision; `None` if another tool made it. `gate`: see [`unit::spawn`].
+    fn supervise(
+        self: &Arc<Self>,
+        record: ContainerRecord,
+        gate: Option<CancellationToken>,
+    ) -> Option<UnitHandle> {
         let id = record.id.clone();
         let desired = desired(&record)?;
         let state = ContainerState::load(&self.shared.state, &id).unwrap_or_else(|error| {
             tracing::error!(%error, container = id, "cannot read its state");
             ContainerState::default()
         });
-        let unit = unit::spawn(Arc::clone(&self.shared), record, desired, state);
+        let unit = unit::spawn(Arc::clone(&self.shared), record, desired, state, gate);
         self.locked_units().insert(id, unit.clone());
         if unit.one_off {
             tokio::spawn(attach::see_off(Arc::clone(self), unit.clone()));
@@ -469,7 +482,7 @@ impl Worker {
         id: &str,
     ) -> Result<Option<UnitHandle>, EngineError> {
         let record = self.shared.containers.engine.container(id).await?;
-        Ok(record.and_then(|record| self.supervise(record)))
+        Ok(record.and_then(|record| self.supervise(record, None)))
     }
 
     fn locked_units(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, UnitHandle>> {

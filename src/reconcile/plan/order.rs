@@ -30,12 +30,8 @@ impl<'a> Needs<'a> {
         }
         for container in containers {
             if !graph.is_some_and(|graph| graph.contains(&container.service)) {
-                let written = container
-                    .labels
-                    .get(label::DEPENDS_ON)
-                    .map_or("", String::as_str);
                 let entry = direct.entry(&container.service).or_default();
-                entry.extend(written.split(',').filter_map(written_requirement));
+                entry.extend(written_requirements(&container.labels));
             }
         }
         Self { direct }
@@ -91,6 +87,38 @@ impl<'a> Needs<'a> {
         }
         done
     }
+}
+
+/// What the label of a container says of its dependencies.
+fn written_requirements(
+    labels: &BTreeMap<String, String>,
+) -> impl Iterator<Item = (&str, Requirement)> {
+    let written = labels.get(label::DEPENDS_ON).map_or("", String::as_str);
+    written.split(',').filter_map(written_requirement)
+}
+
+/// What each service directly waits for when all of them start, by the labels of their containers alone.
+pub fn written_order<'a>(
+    containers: impl Iterator<Item = &'a BTreeMap<String, String>>,
+) -> BTreeMap<String, Vec<(String, Condition)>> {
+    let mut needs = Needs {
+        direct: BTreeMap::new(),
+    };
+    for labels in containers {
+        if let Some(service) = labels.get(label::SERVICE) {
+            let entry = needs.direct.entry(service).or_default();
+            entry.extend(written_requirements(labels));
+        }
+    }
+    let ordered = needs.order(needs.direct.keys().copied());
+    let waits = ordered.into_iter().map(|entry| {
+        let direct = needs.direct(entry.service);
+        // Of those in a circle, the first does not wait for the others.
+        let before = direct.filter(|(name, _)| entry.needs.contains(name));
+        let before = before.map(|(name, requirement)| (name.to_owned(), requirement.condition));
+        (entry.service.to_owned(), before.collect())
+    });
+    waits.collect()
 }
 
 /// Reads an entry of the label `com.docker.compose.depends_on`, as `db:service_healthy:false`.
@@ -169,4 +197,45 @@ pub(super) struct Stop<'a> {
     pub(super) after: Vec<StepId>,
     /// Whether a dependent that cannot be stopped keeps this one from being stopped.
     pub(super) is_strict: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn labels(service: &str, depends_on: &str) -> BTreeMap<String, String> {
+        let labels = [(label::SERVICE, service), (label::DEPENDS_ON, depends_on)];
+        labels
+            .map(|(name, value)| (name.to_owned(), value.to_owned()))
+            .into()
+    }
+
+    #[test]
+    fn labels_tell_what_a_service_waits_for() {
+        let containers = [
+            labels(
+                "web",
+                "db:service_healthy:false,job:service_completed_successfully:false,gone:service_started:false",
+            ),
+            labels("db", ""),
+            labels("job", "db:service_started:true"),
+        ];
+        let order = written_order(containers.iter());
+        assert_eq!(order["db"], []);
+        let db = |condition| ("db".to_owned(), condition);
+        assert_eq!(order["job"], [db(Condition::ServiceStarted)]);
+        let job = ("job".to_owned(), Condition::ServiceCompletedSuccessfully);
+        assert_eq!(order["web"], [db(Condition::ServiceHealthy), job]);
+    }
+
+    #[test]
+    fn a_circle_of_labels_is_cut() {
+        let containers = [
+            labels("a", "b:service_healthy:false"),
+            labels("b", "a:service_healthy:false"),
+        ];
+        let order = written_order(containers.iter());
+        let waits: usize = order.values().map(Vec::len).sum();
+        assert_eq!(waits, 1, "{order:?}");
+    }
 }

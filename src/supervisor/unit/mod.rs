@@ -12,6 +12,7 @@ use jiff::Timestamp;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use super::exec;
 use super::history::EventRecord;
@@ -34,6 +35,8 @@ const RETRY: Duration = Duration::from_millis(500);
 /// What others see of a unit.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct UnitStatus {
+    /// Whether what follows is known: it has looked at the task.
+    pub(super) looked: bool,
     pub(super) running: bool,
     pub(super) paused: bool,
     /// It has ended and will start again.
@@ -219,6 +222,10 @@ struct Unit {
     status: watch::Sender<UnitStatus>,
     phase: Phase,
     back_off: BackOff,
+    /// Cancelled when what it depends on is back: one that ended unseen does not start again before. `None` once it has
+    /// started, or where there was no such end.
+    gate: Option<CancellationToken>,
+    looked: bool,
     pump: Option<Pump>,
     taps: Taps,
     out_of_memory: bool,
@@ -242,12 +249,14 @@ pub(super) fn home(shared: &Shared, desired: &Desired) -> Option<String> {
     desired.sandbox.clone().or_else(joined)
 }
 
-/// Takes a container under supervision, whatever state it is in.
+/// Takes a container under supervision, whatever state it is in. If it ended unseen it comes back after `gate` is
+/// cancelled.
 pub(super) fn spawn(
     shared: Arc<Shared>,
     record: ContainerRecord,
     desired: Desired,
     state: ContainerState,
+    gate: Option<CancellationToken>,
 ) -> UnitHandle {
     let (mailbox, commands) = mpsc::channel(16);
     let (status, watched) = watch::channel(UnitStatus::default());
@@ -274,6 +283,8 @@ pub(super) fn spawn(
         status,
         phase: Phase::Idle,
         back_off: BackOff::default(),
+        gate,
+        looked: false,
         pump: None,
         taps,
         out_of_memory: false,
@@ -288,6 +299,8 @@ impl Unit {
         exec::end_left(&self.shared.containers, &self.record.id);
         exec::watch_all(&self.shared.containers, &self.record.id);
         self.look().await;
+        self.looked = true;
+        self.publish();
         loop {
             match self.next(&mut commands).await {
                 Happening::Command(None) => return,
@@ -315,11 +328,15 @@ impl Unit {
             Phase::Running(run) if run.probe.is_none() && !run.paused => run.next_probe,
             Phase::Idle | Phase::Running(_) => None,
         };
+        let gate = &self.gate;
         let timer = async {
-            match until {
-                Some(until) => tokio::time::sleep_until(until).await,
-                None => std::future::pending().await,
+            let Some(until) = until else {
+                return std::future::pending().await;
+            };
+            if let Some(gate) = gate {
+                gate.cancelled().await;
             }
+            tokio::time::sleep_until(until).await;
         };
         let backing_off = matches!(self.phase, Phase::BackingOff { .. });
         let (wait, probe) = match &mut self.phase {
@@ -408,6 +425,7 @@ impl Unit {
                 .map(|probe| probe.output.clone())
         };
         let status = UnitStatus {
+            looked: self.looked,
             running: matches!(self.phase, Phase::Running(_)),
             paused: matches!(&self.phase, Phase::Running(run) if run.paused),
             restarting: matches!(self.phase, Phase::BackingOff { .. }),

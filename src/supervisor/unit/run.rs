@@ -40,6 +40,9 @@ impl Unit {
                 }
             }
         };
+        if task.is_some() || !self.was_cut_off() {
+            self.gate = None;
+        }
         match task {
             Some(task)
                 if matches!(
@@ -101,6 +104,12 @@ impl Unit {
         }
     }
 
+    /// Whether the last run ended with the host or with everything that could have seen its end.
+    fn was_cut_off(&self) -> bool {
+        self.state.boot_id != self.shared.boot_id
+            || self.state.exit.as_ref().is_none_or(|exit| exit.lost)
+    }
+
     /// When the run ended of which the end is recorded.
     fn recorded_end(&self) -> Option<Timestamp> {
         self.state.exit.as_ref().map(|exit| exit.at)
@@ -151,6 +160,7 @@ impl Unit {
         if matches!(self.phase, Phase::Running(_)) {
             return Ok(());
         }
+        self.gate = None;
         self.state.wanted = Wanted::Running;
         self.state.restart_at = None;
         self.state.reason = Some(reason.clone());
@@ -363,8 +373,13 @@ impl Unit {
             };
             return;
         }
-        self.state.restart_count += 1;
-        if let Err(error) = self.start("restart policy".into()).await {
+        let reason = if self.gate.is_some() {
+            "resume"
+        } else {
+            self.state.restart_count += 1;
+            "restart policy"
+        };
+        if let Err(error) = self.start(reason.into()).await {
             tracing::warn!(%error, container = self.desired.name, "cannot restart it");
             let policy = RestartPolicy::parse(&self.desired.restart);
             if policy.applies(error.exit_code().into(), self.state.restart_count) {
