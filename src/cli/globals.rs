@@ -11,7 +11,9 @@ use super::error::{CommandError, did_you_mean};
 use super::terminal;
 use super::ui::{Ansi, ProgressMode, Ui, progress_mode};
 use crate::container::ineffective;
-use crate::load::{Diagnostic, LoadError, LoadOptions, Loaded, SourceMap, load, read_text};
+use crate::load::{
+    Diagnostic, LoadError, LoadOptions, Loaded, SourceMap, is_project_name, load, read_text,
+};
 use crate::model::{Network, Project};
 use crate::network::{NetworkSpec, unsupported_options};
 use crate::stack::{Stack, StackOptions};
@@ -204,6 +206,20 @@ impl Context {
         check_services(&project, services)?;
         let name = project.name.clone();
         Ok((Some(project), name))
+    }
+
+    /// The project that `-p` names, for commands that concern all projects otherwise.
+    pub(crate) fn named_project(&self) -> Result<Option<String>, CommandError> {
+        let Some(name) = &self.globals.project_name else {
+            return Ok(None);
+        };
+        if is_project_name(name) {
+            return Ok(Some(name.clone()));
+        }
+        let error = format!("`{name}` from `--project-name` is not a project name");
+        Err(CommandError::usage(error).hint(
+            "it has lower case letters, digits, hyphens and underscores, and starts with a letter or digit",
+        ))
     }
 
     /// The stack of a project, or of what carries its name.

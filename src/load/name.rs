@@ -22,6 +22,11 @@ pub(super) fn normalize(text: &str) -> String {
         .to_owned()
 }
 
+/// Whether `name` may be the name of a project.
+pub fn is_project_name(name: &str) -> bool {
+    !name.is_empty() && normalize(name) == name
+}
+
 /// The name that `-p` or `COMPOSE_PROJECT_NAME` gives, which must be normal already.
 pub(super) fn given(session: &mut Session<'_>, environment: &Variables) -> Outcome<Option<String>> {
     let option = session

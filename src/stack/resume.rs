@@ -1,12 +1,12 @@
 //! Bringing back what a reboot has ended.
 
+use super::request::needs_supervisor;
 use super::{EngineRecord, Stack, StackError, StackOptions};
+use crate::engine::{private_address, stop_private};
 use crate::reconcile::observe::{ObservedContainer, Status};
 use crate::state::{HealthStatus, StateError, read_json};
 use crate::supervisor::launch;
 use crate::supervisor::protocol::{ContainerChange, Progress, ProgressStatus, Reply, Resource};
-
-use super::request::needs_supervisor;
 
 /// What a resume of a project comes to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,6 +62,11 @@ impl Stack {
         }
         let observed = self.observe().await?;
         if !observed.containers.iter().any(needs_supervisor) && self.live().is_none() {
+            // Looking may have started a containerd of our own; nothing keeps it.
+            let address = &self.containers().await?.engine.options().address;
+            if !dry_run && *address == private_address(&self.options.state) {
+                stop_private(&self.options.state).await?;
+            }
             return Ok(Resumption::Idle);
         }
         if !dry_run {

@@ -288,7 +288,7 @@ fn start(
 }
 
 /// The environment of a supervisor: a secret of a shell has no business there.
-fn environment(state: &StateRoot) -> Vec<(OsString, OsString)> {
+pub(super) fn environment(state: &StateRoot) -> Vec<(OsString, OsString)> {
     let mut environment: Vec<_> = std::env::vars_os()
         .filter(|(name, _)| is_kept(name))
         .collect();

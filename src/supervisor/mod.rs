@@ -4,6 +4,7 @@
 //! holds all logic.
 
 mod attach;
+pub mod autostart;
 mod dns;
 mod effects;
 mod exec;

@@ -1,6 +1,7 @@
 //! The commands, one file each.
 
 mod attach;
+mod autostart;
 mod commit;
 mod config;
 mod converge;
@@ -21,6 +22,7 @@ mod ps;
 mod pull;
 mod push;
 mod restart;
+mod resume;
 mod rm;
 mod run;
 mod scale;
@@ -54,6 +56,7 @@ use crate::supervisor::protocol::Request;
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     Attach(attach::AttachArgs),
+    Autostart(autostart::AutostartArgs),
     Commit(commit::CommitArgs),
     Config(Box<config::ConfigArgs>),
     Cp(cp::CpArgs),
@@ -73,6 +76,7 @@ pub(crate) enum Command {
     Pull(pull::PullArgs),
     Push(push::PushArgs),
     Restart(restart::RestartArgs),
+    Resume(resume::ResumeArgs),
     Rm(rm::RmArgs),
     Run(Box<run::RunArgs>),
     Scale(scale::ScaleArgs),
@@ -95,6 +99,7 @@ pub(crate) enum Command {
 pub(crate) fn run(command: Command, context: &mut Context) -> Result<ExitStatus, CommandError> {
     match command {
         Command::Attach(arguments) => attach::run(context, &arguments),
+        Command::Autostart(arguments) => autostart::run(context, &arguments),
         Command::Commit(arguments) => commit::run(context, &arguments),
         Command::Config(arguments) => {
             let options = context.load_options()?;
@@ -126,6 +131,7 @@ pub(crate) fn run(command: Command, context: &mut Context) -> Result<ExitStatus,
         Command::Pull(arguments) => pull::run(context, &arguments),
         Command::Push(arguments) => push::run(context, &arguments),
         Command::Restart(arguments) => restart::run(context, &arguments),
+        Command::Resume(arguments) => resume::run(context, &arguments),
         Command::Rm(arguments) => rm::run(context, &arguments),
         Command::Run(arguments) => run::run(context, &arguments),
         Command::Scale(arguments) => scale::run(context, &arguments),
