@@ -33,7 +33,7 @@ services:
     restart: on-failure
     command: sh -c 'sleep 1; echo ready >/shared/ready; exec sleep infinity'
     volumes: ['shared:/shared']
-    healthcheck: {test: test -e /shared/ready, interval: 100ms}
+    healthcheck: {test: test -e /shared/ready, interval: 100ms, retries: 200}
   job:
     <<: *app
     restart: 'no'
