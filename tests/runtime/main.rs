@@ -16,11 +16,8 @@ mod lifecycle;
 mod live;
 mod network;
 mod registry;
-<<<<<<< HEAD
-mod run;
-=======
 mod resume;
->>>>>>> 638b3ca (Bring projects back with resume, and at boot with autostart)
+mod run;
 mod runtimes;
 mod secrets;
 mod sharing;
