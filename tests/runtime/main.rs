@@ -20,6 +20,7 @@ mod resume;
 mod run;
 mod runtimes;
 mod secrets;
+mod servers;
 mod sharing;
 mod stack;
 mod watching;

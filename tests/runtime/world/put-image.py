@@ -4,7 +4,8 @@
 put-image.py PORT REPOSITORY:TAG [JSON]
 
 JSON may have
-  archive      OCI archive whose layer is the first one
+  archive      OCI archive whose layers are the first ones
+  whole        true: the archive's image as it is; nothing else then counts
   layers       list of {seed, size, compression: gzip|zstd|none}; the content follows from the seed
   environment  variables of the image, NAME=VALUE
   platforms    more than one makes an index, with an attestation beside the manifests
@@ -75,6 +76,10 @@ if "archive" in spec:
             document = json.loads(read(document["manifests"][0]["digest"]))
         for layer in document["layers"]:
             layers.append(blob(read(layer["digest"]), layer["mediaType"]))
+        if spec.get("whole"):
+            blob(read(document["config"]["digest"]), document["config"]["mediaType"])
+            print(manifest(document, tag)["digest"])
+            sys.exit()
         diff_ids += json.loads(read(document["config"]["digest"]))["rootfs"]["diff_ids"]
 for layer in spec.get("layers", []):
     plain = noise(layer)
