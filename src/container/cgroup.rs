@@ -4,6 +4,8 @@ use std::fs::{File, OpenOptions};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
+use rustix::process::{Pid, Signal};
+
 use super::{ContainerError, Containers};
 use crate::engine::spec::{CGROUP_PARENT, Host};
 use crate::state::create_private_dir;
@@ -27,11 +29,14 @@ impl Containers {
         open().map_err(ContainerError::io(format!("lock {}", path.display())))
     }
 
-    /// Removes what a creation that was cut off has left of a container's cgroups, and their parent if that is all.
+    /// Removes what a creation that was cut off has left of a container's cgroups and of processes in them, and their
+    /// parent if that is all.
     pub(super) fn remove_cgroups(&self, id: &str) {
         if !Host::get().systemd {
             for parent in cgroup_parents() {
-                remove(&parent.join(id));
+                let folder = parent.join(id);
+                kill_processes(&folder);
+                remove(&folder);
             }
         }
         self.remove_cgroup_parent();
@@ -74,6 +79,18 @@ fn is_idle(folder: &Path) -> bool {
     let mut children = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
     processes.is_ok_and(|processes| processes.is_empty())
         && children.all(|child| is_idle(&child.path()))
+}
+
+/// Kills what a runtime that was killed itself has left in a container's cgroup.
+fn kill_processes(folder: &Path) {
+    let processes = std::fs::read_to_string(folder.join("cgroup.procs")).unwrap_or_default();
+    for pid in processes.lines().filter_map(|pid| pid.parse().ok()) {
+        if let Some(pid) = Pid::from_raw(pid)
+            && let Err(error) = rustix::process::kill_process(pid, Signal::KILL)
+        {
+            tracing::debug!(%error, ?pid, "cannot kill what is left in a cgroup");
+        }
+    }
 }
 
 fn remove(folder: &Path) {

@@ -23,8 +23,8 @@ const KILL: u32 = 9;
 const REMAINS: Duration = Duration::from_secs(5);
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// How long containerd may take to end a creation whose asker was killed: a shim waits ten seconds for a FIFO's other end.
-const CREATION: Duration = Duration::from_secs(12);
+/// How long containerd may take to end a creation whose asker was killed, before its shim is taken for a forgotten one.
+const CREATION: Duration = Duration::from_secs(5);
 
 impl Containers {
     /// Creates the task with the FIFOs under `state.container_run(id)` (`stdin` only with `stdin_open`, `stdout`,
@@ -350,7 +350,10 @@ impl Containers {
         let task = loop {
             match self.engine.task(id).await? {
                 Some(task) => break task,
-                None if self.engine.has_shim(id).await && Instant::now() < deadline => {
+                None if self.engine.has_shim(id).await => {
+                    if Instant::now() > deadline {
+                        self.engine.kill_shim(id);
+                    }
                     // It may hang at opening one of which nobody has the other end.
                     if fifos.is_empty() {
                         fifos = open_fifos(&self.state.container_run(id));

@@ -1,7 +1,5 @@
 //! Container records.
 
-use std::path::PathBuf;
-
 use containerd_client::services::v1::containers_client::ContainersClient;
 use containerd_client::services::v1::{
     Container, CreateContainerRequest, DeleteContainerRequest, GetContainerRequest,
@@ -9,7 +7,6 @@ use containerd_client::services::v1::{
 };
 use jiff::Timestamp;
 use prost_types::{Any, FieldMask};
-use sha2::{Digest as _, Sha256};
 use tonic::Code;
 
 use super::connect::{Api, MESSAGE_LIMIT};
@@ -108,37 +105,10 @@ impl Engine {
         self.remove_stale_shim_socket(id).await;
         Ok(())
     }
-
-    /// Whether a shim of the container lives. One without a task is that of a creation which goes on in containerd, or is
-    /// being undone there, after whoever asked for it was killed.
-    pub async fn has_shim(&self, id: &str) -> bool {
-        let socket = shim_socket(self.address(), self.namespace(), id);
-        tokio::net::UnixStream::connect(&socket).await.is_ok()
-    }
-
-    /// A killed shim leaves its socket behind; the next one of that id would replace it, but ids are never reused.
-    async fn remove_stale_shim_socket(&self, id: &str) {
-        let socket = shim_socket(self.address(), self.namespace(), id);
-        let Err(error) = tokio::net::UnixStream::connect(&socket).await else {
-            return;
-        };
-        if error.kind() == std::io::ErrorKind::ConnectionRefused
-            && let Err(error) = std::fs::remove_file(&socket)
-        {
-            tracing::debug!(socket = %socket.display(), %error, "stale shim socket stays");
-        }
-    }
 }
 
 fn containers_client(api: Api) -> ContainersClient<Api> {
     ContainersClient::new(api).max_decoding_message_size(MESSAGE_LIMIT)
-}
-
-/// Where the runc shim of a container listens, whatever containerd's own folders are.
-pub(super) fn shim_socket(address: &std::path::Path, namespace: &str, id: &str) -> PathBuf {
-    let key = address.join(namespace).join(id);
-    let digest = Sha256::digest(key.as_os_str().as_encoded_bytes());
-    PathBuf::from(format!("/run/containerd/s/{}", super::hex(&digest)))
 }
 
 fn to_message(record: &ContainerRecord) -> Container {

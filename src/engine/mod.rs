@@ -16,6 +16,7 @@ mod mounting;
 mod private;
 #[cfg(test)]
 pub(crate) mod runtime_tests;
+mod shim;
 mod snapshots;
 pub mod spec;
 mod tasks;

@@ -71,7 +71,6 @@ fn images_are_pulled_side_by_side_and_a_container_waits_for_those_that_it_needs(
     let plan = plan(&project, &World::default(), "sha256:2", pulls);
     assert!(waits(&plan, "create shop-web-1", "pull busybox"));
     assert!(waits(&plan, "create shop-web-1", "pull data"));
-    assert!(!waits(&plan, "create shop-db-1", "pull data"));
     assert!(!waits(&plan, "pull other", "pull busybox"));
     for made in ["create network shop_default"] {
         assert!(waits(&plan, made, "pull busybox"));

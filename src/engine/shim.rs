@@ -1,0 +1,88 @@
+//! What stands between containerd and a container: one process, found by its socket.
+
+use std::path::{Path, PathBuf};
+
+use rustix::process::{Pid, PidfdFlags, Signal};
+use sha2::{Digest as _, Sha256};
+use tokio::net::UnixStream;
+
+use super::Engine;
+
+impl Engine {
+    /// Whether a shim of the container lives. One without a task is that of a creation which goes on in containerd, or is
+    /// being undone there, after whoever asked for it was killed.
+    pub async fn has_shim(&self, id: &str) -> bool {
+        UnixStream::connect(&self.shim_socket(id)).await.is_ok()
+    }
+
+    /// Kills a shim that containerd has forgotten.
+    pub fn kill_shim(&self, id: &str) {
+        for entry in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
+            let number = entry.file_name().to_string_lossy().parse().ok();
+            let Some(pid) = number.and_then(Pid::from_raw) else {
+                continue;
+            };
+            // The process that is looked at is the one that is killed.
+            let Ok(process) = rustix::process::pidfd_open(pid, PidfdFlags::empty()) else {
+                continue;
+            };
+            let arguments = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
+            if is_shim_of(&arguments, id)
+                && let Err(error) = rustix::process::pidfd_send_signal(&process, Signal::KILL)
+            {
+                tracing::warn!(id, %error, "cannot kill a shim that containerd has forgotten");
+            }
+        }
+    }
+
+    /// A killed shim leaves its socket behind; the next one of that id would replace it, but ids are never reused.
+    pub(super) async fn remove_stale_shim_socket(&self, id: &str) {
+        let socket = self.shim_socket(id);
+        let Err(error) = UnixStream::connect(&socket).await else {
+            return;
+        };
+        if error.kind() == std::io::ErrorKind::ConnectionRefused
+            && let Err(error) = std::fs::remove_file(&socket)
+        {
+            tracing::debug!(socket = %socket.display(), %error, "stale shim socket stays");
+        }
+    }
+
+    fn shim_socket(&self, id: &str) -> PathBuf {
+        shim_socket(self.address(), self.namespace(), id)
+    }
+}
+
+/// Where the runc shim of a container listens, whatever containerd's own folders are.
+pub(super) fn shim_socket(address: &Path, namespace: &str, id: &str) -> PathBuf {
+    let key = address.join(namespace).join(id);
+    let digest = Sha256::digest(key.as_os_str().as_encoded_bytes());
+    PathBuf::from(format!("/run/containerd/s/{}", super::hex(&digest)))
+}
+
+/// Whether a command line, words ended by NUL, is that of a shim of `id`.
+fn is_shim_of(arguments: &[u8], id: &str) -> bool {
+    let words: Vec<&[u8]> = arguments.split(|byte| *byte == 0).collect();
+    let program = Path::new(std::str::from_utf8(words[0]).unwrap_or_default());
+    let is_shim = program
+        .file_name()
+        .is_some_and(|name| name.to_string_lossy().starts_with("containerd-shim"));
+    is_shim
+        && words
+            .windows(2)
+            .any(|pair| pair == [b"-id".as_slice(), id.as_bytes()])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_shim_is_known_by_its_program_and_the_id() {
+        let line = b"/usr/bin/containerd-shim-runc-v2\0-namespace\0default\0-id\0abc\0";
+        assert!(is_shim_of(line, "abc"));
+        assert!(!is_shim_of(line, "ab"));
+        assert!(!is_shim_of(b"/usr/bin/sleep\0-id\0abc\0", "abc"));
+        assert!(!is_shim_of(b"", "abc"));
+    }
+}
