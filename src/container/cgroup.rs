@@ -56,7 +56,9 @@ impl Containers {
             return true;
         }
         let parents = cgroup_parents();
-        parents.iter().for_each(|parent| remove(parent));
+        for parent in &parents {
+            remove(parent);
+        }
         !parents
             .iter()
             .any(|parent| parent.exists() && is_idle(parent))

@@ -427,16 +427,14 @@ async fn execute(
         ));
     }
     effects.finish().await;
-    match effects.take_one_off() {
-        Some(one_off) => hand_over(worker, one_off, failures, replies).await,
-        None => {
-            if let Some(name) = effects.one_off_name() {
-                // What was made for a container that was not made serves nobody else.
-                worker.remove_sandbox(name).await;
-            }
-            Answer::of(failures)
-        }
+    if let Some(one_off) = effects.take_one_off() {
+        return hand_over(worker, one_off, failures, replies).await;
     }
+    if let Some(name) = effects.one_off_name() {
+        // What was made for a container that was not made serves nobody else.
+        worker.remove_sandbox(name).await;
+    }
+    Answer::of(failures)
 }
 
 /// Gives the container of a single command to whoever asked for it. One that did not come to run goes.

@@ -108,7 +108,7 @@ impl World {
         );
         let children = format!("/proc/{0}/task/{0}/children", holder.id());
         // The script may still have another child that is about to end.
-        let deadline = Instant::now() + Duration::from_secs(5);
+        let deadline = Instant::now() + Duration::from_secs(30);
         let init = loop {
             match fs::read_to_string(&children).unwrap().trim().parse() {
                 Ok(init) => break init,
