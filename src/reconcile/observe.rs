@@ -81,7 +81,7 @@ pub enum ObserveError {
     State(#[from] StateError),
 }
 
-/// Reads everything of `project` afresh: two calls to containerd, side by side, and files.
+/// Reads everything of `project` afresh: containerd's records, files, and the kernel.
 pub async fn observe(
     engine: &Engine,
     networks: &Networks,
