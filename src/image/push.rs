@@ -55,6 +55,9 @@ impl Images {
                 return Err(missing());
             }
         }
+        // Two tags of one repository share their blobs: a registry may refuse what somebody else is just adding.
+        let repository = format!("push {}/{}", name.registry, name.repository);
+        let _turn = self.gates.enter(&repository).await;
         self.send(registry, reference, &name, cargo, tell).await
     }
 
