@@ -126,11 +126,7 @@ impl Stack {
             }
             let failure = failure(project, &order.service, &order.reference, &error);
             if order.is_buildable || request.ignore_failures {
-                let mut words = vec![failure.message];
-                words.extend(failure.causes);
-                let text = words.join(": ");
-                say(replies, &order.reference, ProgressStatus::Skipped);
-                replies.send(Reply::Warning { text }).ok();
+                pass_over(replies, &order.reference, failure);
             } else {
                 failures.push(failure);
             }
@@ -204,11 +200,7 @@ impl Stack {
             };
             let failure = failure(project, &order.service, &order.reference, &error);
             if request.ignore_failures {
-                let mut words = vec![failure.message];
-                words.extend(failure.causes);
-                let text = words.join(": ");
-                say(replies, &order.reference, ProgressStatus::Skipped);
-                replies.send(Reply::Warning { text }).ok();
+                pass_over(replies, &order.reference, failure);
             } else {
                 failures.push(failure);
             }
@@ -415,6 +407,16 @@ fn skip(replies: &UnboundedSender<Reply>, kind: Resource, name: &str, why: &str)
         detail: Some(why.to_owned()).filter(|why| !why.is_empty()),
     };
     replies.send(Reply::Progress(progress)).ok();
+}
+
+/// Tells of a failure that is none of the command's.
+fn pass_over(replies: &UnboundedSender<Reply>, reference: &str, failure: Failure) {
+    let mut words = vec![failure.message];
+    words.extend(failure.causes);
+    let text = words.join(": ");
+    say(replies, reference, ProgressStatus::Skipped);
+    // Nobody may listen any more.
+    replies.send(Reply::Warning { text }).ok();
 }
 
 #[cfg(test)]
