@@ -43,6 +43,12 @@ impl SupervisorLock {
         }
     }
 
+    /// Keeps the lock until this process has ended.
+    pub fn keep(&self) -> io::Result<()> {
+        std::mem::forget(self.file.try_clone()?);
+        Ok(())
+    }
+
     /// Run folder of the project that is locked.
     pub fn directory(&self) -> &Path {
         &self.directory

@@ -96,6 +96,11 @@ pub fn run(settings: WorkerSettings) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
+    // What is being done when the worker is to end goes on for a moment: the next one must not meet it.
+    if let Err(error) = settings.lock.keep() {
+        tracing::error!(%error, "cannot keep the lock");
+        return ExitCode::FAILURE;
+    }
     let result = runtime.block_on(supervise(settings));
     // Blocked reads of FIFOs must not keep a worker alive that has nothing left to do.
     runtime.shutdown_timeout(Duration::from_secs(1));
