@@ -23,6 +23,9 @@ const KILL: u32 = 9;
 const REMAINS: Duration = Duration::from_secs(5);
 const PAUSE: Duration = Duration::from_millis(100);
 
+/// How long a creation takes at most where nothing is in its way.
+const SLOW: Duration = Duration::from_secs(1);
+
 /// How long containerd may take to end a creation whose asker was killed, before its shim is taken for a forgotten one.
 const CREATION: Duration = Duration::from_secs(5);
 
@@ -81,12 +84,26 @@ impl Containers {
         }
     }
 
-    /// Creates a task. Where somebody was killed who did the same, containerd takes a moment to clean up after it.
-    async fn create_task(&self, task: &NewTask) -> Result<u32, EngineError> {
+    /// Creates a task. Where somebody was killed who did the same, containerd takes a moment to clean up after it, and may
+    /// leave a shim that never answers.
+    pub(super) async fn create_task(&self, task: &NewTask) -> Result<u32, EngineError> {
         let deadline = Instant::now() + REMAINS;
         loop {
-            match self.engine.create_task(task).await {
-                Err(error) if error.meets_remains() && Instant::now() < deadline => {
+            let mut has_met_shim = false;
+            let creation = self.engine.create_task(task);
+            tokio::pin!(creation);
+            let result = loop {
+                tokio::select! {
+                    result = &mut creation => break result,
+                    () = tokio::time::sleep(SLOW) => {
+                        has_met_shim |= self.engine.kill_forgotten_shim(&task.id);
+                    }
+                }
+            };
+            match result {
+                Err(error)
+                    if (has_met_shim || error.meets_remains()) && Instant::now() < deadline =>
+                {
                     tracing::debug!(id = task.id, %error, "an earlier attempt is still there");
                     tokio::time::sleep(PAUSE).await;
                 }
@@ -351,7 +368,7 @@ impl Containers {
             match self.engine.task(id).await? {
                 Some(task) => break task,
                 None if self.engine.has_shim(id).await => {
-                    if Instant::now() > deadline {
+                    if !self.engine.kill_forgotten_shim(id) && Instant::now() > deadline {
                         self.engine.kill_shim(id);
                     }
                     // It may hang at opening one of which nobody has the other end.

@@ -62,9 +62,12 @@ impl EngineError {
         match self {
             Self::AlreadyExists { .. } => true,
             Self::Call { message, .. } => {
-                // The second: the folder of the new task went with the remains of the old one.
+                // The second: the folder of the new task went with the remains of the old one. The others: its shim was
+                // taken for the new one, and ended.
                 message.contains("mkdir") && message.contains("file exists")
                     || message.contains("start shim") && message.contains("no such file")
+                    || message.contains("start shim") && message.contains("connection refused")
+                    || message.contains("create shim task: ttrpc: closed")
             }
             _ => false,
         }
@@ -202,6 +205,10 @@ mod tests {
         let gone =
             "failed to start shim: start failed: fork/exec /bin/shim: no such file or directory";
         assert!(failed(gone).meets_remains());
+        let refused =
+            "failed to start shim: start failed: dial unix /run/s/1: connect: connection refused";
+        assert!(failed(refused).meets_remains());
+        assert!(failed("failed to create shim task: ttrpc: closed: unknown").meets_remains());
         assert!(!failed("no space left on device").meets_remains());
     }
 

@@ -15,24 +15,25 @@ impl Engine {
         UnixStream::connect(&self.shim_socket(id)).await.is_ok()
     }
 
-    /// Kills a shim that containerd has forgotten.
+    /// Kills the shim of a container that has no task.
     pub fn kill_shim(&self, id: &str) {
-        for entry in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
-            let number = entry.file_name().to_string_lossy().parse().ok();
-            let Some(pid) = number.and_then(Pid::from_raw) else {
-                continue;
-            };
-            // The process that is looked at is the one that is killed.
-            let Ok(process) = rustix::process::pidfd_open(pid, PidfdFlags::empty()) else {
-                continue;
-            };
-            let arguments = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
-            if is_shim_of(&arguments, id)
-                && let Err(error) = rustix::process::pidfd_send_signal(&process, Signal::KILL)
-            {
-                tracing::warn!(id, %error, "cannot kill a shim that containerd has forgotten");
-            }
-        }
+        kill_shims(id, |_| true);
+    }
+
+    /// Kills a shim that containerd has forgotten: it was being started when whoever asked for it was killed, and waits for a
+    /// reader of its log, which was removed with its folder. containerd would take it for the one of the next task, and
+    /// wait for its answer without end. Whether there was one.
+    pub fn kill_forgotten_shim(&self, id: &str) -> bool {
+        kill_shims(id, |process| {
+            // proc(5): the link of a folder that is gone ends so.
+            let folder = std::fs::read_link(process.join("cwd"));
+            folder.is_ok_and(|folder| {
+                folder
+                    .as_os_str()
+                    .as_encoded_bytes()
+                    .ends_with(b" (deleted)")
+            })
+        })
     }
 
     /// A killed shim leaves its socket behind; the next one of that id would replace it, but ids are never reused.
@@ -58,6 +59,30 @@ pub(super) fn shim_socket(address: &Path, namespace: &str, id: &str) -> PathBuf 
     let key = address.join(namespace).join(id);
     let digest = Sha256::digest(key.as_os_str().as_encoded_bytes());
     PathBuf::from(format!("/run/containerd/s/{}", super::hex(&digest)))
+}
+
+/// Kills the shims of a container of whose folders below `/proc` `is_meant` is true; whether there was one.
+fn kill_shims(id: &str, is_meant: impl Fn(&Path) -> bool) -> bool {
+    let mut killed = false;
+    for entry in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
+        let number = entry.file_name().to_string_lossy().parse().ok();
+        let Some(pid) = number.and_then(Pid::from_raw) else {
+            continue;
+        };
+        // The process that is looked at is the one that is killed.
+        let Ok(process) = rustix::process::pidfd_open(pid, PidfdFlags::empty()) else {
+            continue;
+        };
+        let arguments = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
+        if !is_shim_of(&arguments, id) || !is_meant(&entry.path()) {
+            continue;
+        }
+        match rustix::process::pidfd_send_signal(&process, Signal::KILL) {
+            Ok(()) => killed = true,
+            Err(error) => tracing::warn!(id, %error, "cannot kill a shim"),
+        }
+    }
+    killed
 }
 
 /// Whether a command line, words ended by NUL, is that of a shim of `id`.
