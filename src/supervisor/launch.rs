@@ -436,10 +436,15 @@ fn install(state: &StateRoot, original: &Path) -> Result<PathBuf, LaunchError> {
     Ok(path)
 }
 
-/// Removes copies that nobody runs: a keeper holds a shared lock on its own.
+/// Removes copies that nobody runs: a keeper holds a shared lock on its own. What else is there belongs to containers.
 fn remove_old_copies(folder: &Path, current: &Path) {
     for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
         let path = entry.path();
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        if !name.trim_start_matches('.').starts_with("compose-") {
+            continue;
+        }
         let is_old = || {
             let modified = entry.metadata().ok()?.modified().ok()?;
             Some(SystemTime::now().duration_since(modified).ok()? > COPY_GRACE)
@@ -537,7 +542,8 @@ mod tests {
         let used = state.data().join("bin/compose-used");
         let unused = state.data().join("bin/compose-unused");
         let past = SystemTime::now() - COPY_GRACE * 2;
-        for path in [&used, &unused] {
+        let init = state.data().join("bin/init-of-a-container");
+        for path in [&used, &unused, &init] {
             File::create(path).unwrap().set_modified(past).unwrap();
         }
         let user = File::open(&used).unwrap();
@@ -547,9 +553,9 @@ mod tests {
         let second = install(&state, &original).unwrap();
         assert_ne!(first, second);
         assert!(first.exists(), "it is young");
-        assert!(used.exists() && !unused.exists());
+        assert!(used.exists() && init.exists() && !unused.exists());
         let left = std::fs::read_dir(state.data().join("bin")).unwrap().count();
-        assert_eq!(left, 3);
+        assert_eq!(left, 4);
     }
 
     #[test]
