@@ -1,7 +1,13 @@
 //! The examples with real servers, whose images come from a registry in the place of the public
 //! one.
 
-use std::{fs, path::PathBuf, process::Command, sync::OnceLock};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::PathBuf,
+    process::Command,
+    sync::OnceLock,
+};
 
 use serde_json::{Value, json};
 
@@ -21,7 +27,8 @@ impl<'w> Stack<'w> {
         for (archive, name) in images {
             let archive = archives().join(archive).with_extension("tar");
             let image = json!({"archive": archive, "whole": true});
-            let _digest = registry.put(&format!("library/{name}"), &image);
+            let library = if name.contains('/') { "" } else { "library/" };
+            let _digest = registry.put(&format!("{library}{name}"), &image);
         }
         let hosts = world.path("certs.d/docker.io");
         fs::create_dir_all(&hosts).unwrap();
@@ -70,6 +77,10 @@ impl<'w> Stack<'w> {
             url,
         ];
         let _answer = self.world.command("busybox").args(wget).run().success();
+    }
+
+    fn ids(&self) -> BTreeMap<String, String> {
+        self.project.fields("Name", "ID")
     }
 
     fn end(self) {
@@ -146,7 +157,8 @@ fn a_killed_postgres_comes_back_and_is_found_by_name() {
         let orders = json!(["a blue teapot"]);
 
         let before = shop.project.fields("Service", "ID");
-        assert!(world.kill("postgres") > 1, "the server and its workers");
+        // Its workers go with it, some before they are reached.
+        assert!(world.kill("postgres") >= 1);
         eventually("the database is back", || shop.get(ORDERS) == orders);
         assert_eq!(shop.project.fields("Service", "ID"), before);
 
@@ -161,5 +173,187 @@ fn a_killed_postgres_comes_back_and_is_found_by_name() {
             shop.get(ORDERS) == orders
         });
         shop.end();
+    });
+}
+
+const JOBS: &str = "http://127.0.0.1:8000/jobs";
+
+fn queue(world: &World) -> Stack<'_> {
+    let images = [("redis", "redis:7"), ("queue", "example-queue:1")];
+    Stack::new(world, "queue", &images)
+}
+
+/// The texts of the jobs that are done, in their order, once `count` are.
+#[track_caller]
+fn done(queue: &Stack<'_>, count: usize) -> Vec<Value> {
+    let mut jobs = Vec::new();
+    eventually("the jobs are done", || {
+        let state = queue.get(JOBS);
+        jobs = state["done"].as_array().cloned().unwrap_or_default();
+        jobs.len() == count && state["waiting"] == 0
+    });
+    jobs
+}
+
+#[test]
+fn jobs_in_redis_are_shared_by_three_workers_and_survive_down_and_up() {
+    World::run(|world| {
+        let queue = queue(world);
+        let _up = queue.compose("up -d --wait");
+        for number in 0..12 {
+            queue.post(JOBS, &format!("job {number}"));
+        }
+        let jobs = done(&queue, 12);
+        let texts: Vec<_> = jobs.iter().map(|job| job["text"].clone()).collect();
+        let expected: Vec<_> = (0..12)
+            .map(|number| json!(format!("job {number}")))
+            .collect();
+        assert_eq!(texts, expected);
+        let workers: BTreeSet<_> = jobs.iter().map(|job| job["worker"].to_string()).collect();
+        assert_eq!(workers.len(), 3, "{jobs:?}");
+
+        // Nobody works when these come.
+        let _stopped = queue.compose("stop worker");
+        queue.post(JOBS, "before the end");
+        assert_eq!(queue.get(JOBS)["waiting"], 1);
+        let _down = queue.compose("down");
+        let _up = queue.compose("up -d --wait --scale worker=1");
+        let jobs = done(&queue, 13);
+        assert_eq!(jobs[12]["text"], "before the end");
+        assert_eq!(jobs[12]["words"], 3);
+        queue.end();
+    });
+}
+
+#[test]
+fn killed_workers_and_a_killed_redis_lose_no_job() {
+    World::run(|world| {
+        let queue = queue(world);
+        let up = queue.command("up -d --wait").env("JOB_SECONDS", "0.5");
+        let _up = up.run().success();
+        let before = queue.ids();
+        for number in 0..6 {
+            queue.post(JOBS, &format!("job {number}"));
+        }
+        // In the middle of three jobs.
+        assert!(world.kill("python app.py work") >= 3);
+        let _jobs = done(&queue, 6);
+
+        queue.post(JOBS, "while it dies");
+        assert!(world.kill("redis-server") >= 1);
+        let _jobs = done(&queue, 7);
+        assert_eq!(queue.ids(), before, "started again, not replaced");
+
+        // Another container, with another address, behind the same name.
+        let _up = queue.compose("up -d --wait --no-deps --force-recreate redis");
+        queue.post(JOBS, "for the new one");
+        let _jobs = done(&queue, 8);
+        queue.end();
+    });
+}
+
+const PROMETHEUS: &str = "http://127.0.0.1:9090/api/v1";
+
+fn monitoring(world: &World) -> Stack<'_> {
+    let images = [
+        ("prometheus", "prom/prometheus:v2.42.0"),
+        ("node-exporter", "prom/node-exporter:v1.5.0"),
+    ];
+    Stack::new(world, "monitoring", &images)
+}
+
+/// The values of an expression, now or at a time in seconds of the Unix era.
+fn measured(monitoring: &Stack<'_>, expression: &str, time: Option<&str>) -> Vec<String> {
+    let expression: String = expression
+        .bytes()
+        .map(|byte| format!("%{byte:02X}"))
+        .collect();
+    let time = time.map(|time| format!("&time={time}")).unwrap_or_default();
+    let answer = monitoring.get(&format!("{PROMETHEUS}/query?query={expression}{time}"));
+    let samples = answer["data"]["result"].as_array();
+    let text = |sample: &Value| sample["value"][1].as_str().unwrap_or_default().to_owned();
+    samples.into_iter().flatten().map(text).collect()
+}
+
+const NODE_UP: &str = "up{job=\"node\"}";
+
+#[test]
+fn metrics_survive_down_and_up_and_exporters_are_found_by_name() {
+    World::run(|world| {
+        let monitoring = monitoring(world);
+        let _up = monitoring.compose("up -d --wait");
+        eventually("the exporter is measured", || {
+            measured(&monitoring, NODE_UP, None) == ["1"]
+        });
+        eventually("the rule is computed", || {
+            measured(&monitoring, "node:memory_used:ratio", None).len() == 1
+        });
+        // What it tells is of the host, not of its container.
+        let host = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
+        let uname = format!("node_uname_info{{release=\"{}\"}}", host.trim());
+        assert_eq!(measured(&monitoring, &uname, None), ["1"]);
+        let now = monitoring.get(&format!("{PROMETHEUS}/query?query=time()"));
+        let time = now["data"]["result"][0].to_string();
+        let past = || measured(&monitoring, NODE_UP, Some(&time));
+        assert_eq!(past(), ["1"]);
+
+        let _down = monitoring.compose("down");
+        let _up = monitoring.compose("up -d --wait");
+        assert_eq!(past(), ["1"]);
+
+        let _up = monitoring.compose("up -d --wait --scale node=2");
+        eventually("both exporters are measured", || {
+            measured(&monitoring, NODE_UP, None) == ["1", "1"]
+        });
+
+        let _down = monitoring.compose("down -v");
+        let _up = monitoring.compose("up -d --wait");
+        assert_eq!(past(), Vec::<String>::new());
+        monitoring.end();
+    });
+}
+
+#[test]
+fn prometheus_reads_changed_configs_at_a_signal_and_sees_an_exporter_come_back() {
+    World::run(|world| {
+        let monitoring = monitoring(world);
+        let _up = monitoring.compose("up -d --wait");
+        let ids = monitoring.ids();
+        let started = "process_start_time_seconds{job=\"prometheus\"}";
+        let exporter = "process_start_time_seconds{job=\"node\"}";
+        let mut before = (Vec::new(), Vec::new());
+        eventually("both are measured", || {
+            before = (
+                measured(&monitoring, started, None),
+                measured(&monitoring, exporter, None),
+            );
+            before.0.len() == 1 && before.1.len() == 1
+        });
+
+        // The file, and a variable in the content of the other.
+        let file = monitoring.project.path("prometheus.yml");
+        let text = fs::read_to_string(&file).unwrap();
+        fs::write(&file, text.replace("site: example", "site: another")).unwrap();
+        let up = monitoring.command("up -d").env("ALERT_AFTER", "90s");
+        let _up = up.run().success();
+        eventually("the file is read", || {
+            let config = monitoring.get(&format!("{PROMETHEUS}/status/config"));
+            config["data"]["yaml"].to_string().contains("site: another")
+        });
+        eventually("the rules are read", || {
+            let rules = monitoring.get(&format!("{PROMETHEUS}/rules?type=alert"));
+            rules["data"]["groups"][0]["rules"][0]["duration"] == 90
+        });
+        assert_eq!(monitoring.ids(), ids);
+        assert_eq!(measured(&monitoring, started, None), before.0);
+
+        // Another process, in a container with the same name.
+        assert!(world.kill("node_exporter") >= 1);
+        eventually("the exporter is back", || {
+            let now = measured(&monitoring, exporter, None);
+            now.len() == 1 && now != before.1
+        });
+        assert_eq!(monitoring.ids(), ids);
+        monitoring.end();
     });
 }
