@@ -36,6 +36,9 @@ impl NetworkError {
                 owners if owners.is_empty() => vec!["publish another port".into()],
                 owners => owners,
             },
+            Self::SandboxTaken { .. } => {
+                vec!["take that project down, or choose another `container_name`".into()]
+            }
             Self::PortTaken { owner: Some(_), .. } => {
                 vec!["stop it, or publish another port".into()]
             }

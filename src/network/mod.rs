@@ -212,6 +212,9 @@ pub enum NetworkError {
     },
     #[error("address {address} is not in a subnet of network `{network}`")]
     AddressOutside { network: String, address: IpAddr },
+    /// `owner`: the labels of who has it.
+    #[error("`{id}` is already in use by another sandbox, with {owner}")]
+    SandboxTaken { id: String, owner: String },
     /// `owner`: the sandbox of ours that has it, if one does.
     #[error("port {address}/{protocol} is in use{}", owner.as_ref().map(|owner| format!(" by {owner}")).unwrap_or_default())]
     PortTaken {

@@ -131,7 +131,16 @@ impl Host {
         check_sysctls(spec)?;
         let layout = &self.layout;
         let _use = layout.lock_use()?;
-        if record::sandbox(layout, &spec.id)?.is_some() || layout.namespace(&spec.id).exists() {
+        let known = record::sandbox(layout, &spec.id)?;
+        if let Some(known) = &known
+            && known.record.spec.labels != spec.labels
+        {
+            return Err(NetworkError::SandboxTaken {
+                id: spec.id.clone(),
+                owner: format!("{:?}", known.record.spec.labels),
+            });
+        }
+        if known.is_some() || layout.namespace(&spec.id).exists() {
             self.dismantle(&spec.id)?;
         }
         let joined = join(&spec.attachments, layout)?;

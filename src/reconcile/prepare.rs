@@ -7,6 +7,7 @@ use thiserror::Error;
 
 use super::contents::ContentsError;
 use super::desired::DesiredState;
+use super::observe::ObserveError;
 use super::plan::{PlanError, UpOptions, selected_services};
 use super::pulls::{PullSelection, Survey};
 use crate::image::{ImageError, Images, InvalidPolicy, Registry};
@@ -22,6 +23,8 @@ pub enum PrepareError {
     Image(#[from] ImageError),
     #[error(transparent)]
     Plan(#[from] PlanError),
+    #[error(transparent)]
+    Observe(#[from] ObserveError),
     #[error("service `{service}` has a wrong `pull_policy`")]
     Policy {
         service: String,

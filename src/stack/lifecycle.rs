@@ -145,10 +145,10 @@ impl Stack {
         request: &Request,
         observed: &Observed,
     ) -> Result<Option<Plan>, StackError> {
-        let images = &self.containers().await?.images;
+        let containers = self.containers().await?;
         let registry = request.registry();
         Ok(request
-            .plan(self.name(), images, &registry, observed)
+            .plan(self.name(), containers, &registry, observed)
             .await?)
     }
 

@@ -3,8 +3,10 @@
 use std::sync::Arc;
 
 use super::protocol::Request;
-use crate::image::{Images, Registry, RegistrySettings};
+use crate::container::Containers;
+use crate::image::{Registry, RegistrySettings};
 use crate::model::Project;
+use crate::reconcile::names::require_free_names;
 use crate::reconcile::observe::Observed;
 use crate::reconcile::plan::{self, Plan};
 use crate::reconcile::prepare::{PrepareError, prepare, prepare_up};
@@ -41,11 +43,12 @@ impl Request {
     pub async fn plan(
         &self,
         name: &str,
-        images: &Images,
+        containers: &Containers,
         registry: &Arc<Registry>,
         observed: &Observed,
     ) -> Result<Option<Plan>, PrepareError> {
         let project = self.project();
+        let images = &containers.images;
         let plan = match self {
             Self::Up { project, options } | Self::Run { project, options } => {
                 let desired = prepare_up(images, registry, project, options).await?;
@@ -91,6 +94,7 @@ impl Request {
             | Self::Follow
             | Self::Ping => return Ok(None),
         };
+        require_free_names(&containers.engine, &plan).await?;
         Ok(Some(plan))
     }
 }

@@ -479,9 +479,9 @@ async fn planned(
         .observe()
         .await
         .map_err(|error| vec![Failure::from_error("", &error)])?;
-    let images = &worker.shared.containers.images;
+    let containers = &worker.shared.containers;
     let plan = request
-        .plan(&worker.shared.project, images, registry, &observed)
+        .plan(&worker.shared.project, containers, registry, &observed)
         .await
         .map_err(PrepareError::failures)?;
     Ok(plan.unwrap_or_default())

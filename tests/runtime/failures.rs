@@ -157,3 +157,42 @@ fn a_down_in_the_middle_of_an_up_has_the_last_word() {
         }
     });
 }
+
+#[test]
+fn a_container_name_of_another_project_is_refused_and_nothing_is_harmed() {
+    World::run(|world| {
+        world.import_image("default");
+        let named = "services: {web: {image: demo, container_name: mine, ports: ['8080:8080']}}";
+        let first = world.project("first", named);
+        let second = world.project(
+            "second",
+            &named.replace("ports: ['8080:8080']", "tty: true"),
+        );
+        let _up = first.compose("up -d").success();
+        let before = first.containers();
+        eventually("a page", || {
+            world.get("http://127.0.0.1:8080").status.success()
+        });
+
+        let refused = second.compose("up -d").failure();
+        let id = before[0]["ID"].as_str().unwrap();
+        let expected = format!(
+            "the container name `mine` is already in use by container {id} of project `first`"
+        );
+        assert!(refused.stderr.contains(&expected), "{refused}");
+        let run = second.compose("run --name mine web true").failure();
+        assert!(run.stderr.contains(&expected), "{run}");
+        assert_eq!(first.fields("ID", "State")[id], "running");
+        let _page = world.get("http://127.0.0.1:8080").success();
+        assert!(second.containers().is_empty());
+
+        // One that does not run has its name too.
+        let _stopped = first.compose("stop").success();
+        let _refused = second.compose("up -d").failure();
+        let _started = first.compose("start").success();
+        let _page = world.get("http://127.0.0.1:8080").success();
+        let _down = first.compose("down").success();
+        let _up = second.compose("up -d").success();
+        let _down = second.compose("down").success();
+    });
+}

@@ -23,8 +23,13 @@ pub enum PlanError {
         first: String,
         second: String,
     },
-    #[error("the container name `{name}` is already in use")]
-    NameInUse { name: String },
+    /// `project`: the one that the container `id` is of, if it is of one.
+    #[error("the container name `{name}` is already in use by container {id}{}", project.as_ref().map(|project| format!(" of project `{project}`")).unwrap_or_default())]
+    NameInUse {
+        name: String,
+        id: String,
+        project: Option<String>,
+    },
     #[error("service `{service}` cannot have {replicas} replicas with the container name `{name}`")]
     NameWithReplicas {
         service: String,

@@ -43,7 +43,6 @@ pub fn plan_up(
         };
         let services = up.services();
         require_names(&services, options)?;
-        require_free_name(observed, options)?;
         let mut builder = Builder::default();
         warn_of_other_checkout(&mut builder, project, observed);
         for warning in &desired.warnings {
@@ -356,23 +355,6 @@ fn require_names(services: &[&DesiredService], options: &UpOptions) -> Result<()
                 });
             }
         }
-    }
-    Ok(())
-}
-
-/// Refuses a single command the name of another container. Sandboxes of other projects have the names of theirs.
-fn require_free_name(observed: &Observed, options: &UpOptions) -> Result<(), PlanError> {
-    let Some(one_off) = &options.one_off else {
-        return Ok(());
-    };
-    let containers = observed.containers.iter().map(|container| &container.name);
-    let sandboxes = observed.sandboxes.iter().map(|sandbox| &sandbox.spec.id);
-    let others = observed.other_users.values().flatten();
-    let mut taken = containers.chain(sandboxes).chain(others);
-    if taken.any(|name| *name == one_off.name) {
-        return Err(PlanError::NameInUse {
-            name: one_off.name.clone(),
-        });
     }
     Ok(())
 }

@@ -79,16 +79,3 @@ fn who_lives_with_a_replica_stays_there() {
     let plan = up_with(&project, &world, &one_off("web"));
     assert_eq!(changes(&plan), ["shop-web-run-1 create"]);
 }
-
-#[test]
-fn a_name_that_is_taken_is_refused() {
-    let project = project([("web", service())]);
-    let world = running(&project);
-    let mut options = one_off("web");
-    options.one_off.as_mut().unwrap().name = "shop-web-1".into();
-    let refused = plan_up(&project, &wanted(&project), &world.observed, &options);
-    assert!(
-        matches!(refused, Err(PlanError::NameInUse { .. })),
-        "{refused:?}"
-    );
-}
