@@ -16,5 +16,6 @@ pub mod stack;
 pub mod state;
 pub mod supervisor;
 mod sys;
+mod template;
 pub mod watch;
 pub mod yaml;

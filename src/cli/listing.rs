@@ -4,7 +4,7 @@ use serde_json::{Map, Value};
 
 use super::error::CommandError;
 use super::table;
-use super::template::{Template, TemplateError, go_json};
+use crate::template::{Template, TemplateError, go_json};
 
 /// One row.
 #[derive(Clone, Debug)]

@@ -16,7 +16,6 @@ mod progress;
 mod root;
 mod session;
 mod table;
-mod template;
 mod terminal;
 mod ui;
 

@@ -7,6 +7,7 @@ use super::{ContainerError, cdi};
 use crate::engine::spec::{
     Blkio, Device, DeviceRule, Host, Namespace, ResourceLimit, Resources, Seccomp, devices,
 };
+use crate::log::forward::Destination;
 use crate::model::{Project, Service, ThrottleDevice};
 
 /// The limits. `deploy.resources` fills what the service itself leaves out.
@@ -323,6 +324,12 @@ pub(super) fn cgroup(service: &Service) -> Result<Option<Namespace>, ContainerEr
 
 /// Refuses attributes whose values mean nothing here.
 pub(super) fn check(service: &Service) -> Result<(), ContainerError> {
+    if let Some(logging) = &service.logging {
+        let check =
+            Destination::new(logging).and_then(|found| found.map_or(Ok(()), |to| to.check()));
+        check
+            .map_err(|error| ContainerError::invalid(error.attribute, error.value, error.reason))?;
+    }
     match service.userns_mode.as_deref() {
         None | Some("" | "host") => {}
         Some(other) => {

@@ -135,14 +135,13 @@ fn ineffective_on(service: &Service, host: &Host) -> Vec<(String, String)> {
         )
         .map(|(name, _, reason)| (name.to_owned(), reason.to_owned()))
         .collect();
-    let kept = ["json-file", "local", "none"];
+    let kept = ["json-file", "local", "none", "syslog", "journald"];
     let driver = service
         .logging
         .as_ref()
         .and_then(|logging| logging.driver.as_deref());
     if driver.is_some_and(|driver| !driver.is_empty() && !kept.contains(&driver)) {
-        let reason =
-            "logs are kept as `json-file`; the drivers are `json-file`, `local` and `none`";
+        let reason = "logs are kept as `json-file`; the drivers are `json-file`, `local`, `none`, `syslog` and `journald`";
         found.push(("logging.driver".into(), reason.into()));
     }
     for (key, network) in &service.networks {
@@ -215,7 +214,7 @@ mod tests {
         let mut service = Service {
             credential_spec: Some(CredentialSpec::default()),
             logging: Some(Logging {
-                driver: Some("syslog".into()),
+                driver: Some("gelf".into()),
                 ..Logging::default()
             }),
             cpu_count: Some(2),

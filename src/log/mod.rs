@@ -1,6 +1,7 @@
 //! Container logs: from FIFOs to Docker's json-file lines, and from those lines to readers.
 
 mod file;
+pub mod forward;
 mod journal;
 mod options;
 pub mod pump;

@@ -1,4 +1,4 @@
-//! The part of Go's template language that users of `--format` write.
+//! The part of Go's template language that users write for `--format` and for the tags of logging drivers.
 //!
 //! Fields, literals, pipelines, `if`, `with`, `range`, `else`, trim markers, comments and Docker's functions. Values
 //! are JSON; numbers print without a fraction.

@@ -162,7 +162,8 @@ fn a_down_in_the_middle_of_an_up_has_the_last_word() {
 fn a_container_name_of_another_project_is_refused_and_nothing_is_harmed() {
     World::run(|world| {
         world.import_image("default");
-        let named = "services: {web: {image: demo, container_name: mine, ports: ['8080:8080']}}";
+        let named = "services: {web: {image: demo, container_name: mine, ports: ['8080:8080'],
+            command: [sh, -c, 'echo hello >/srv/index.html; exec httpd -f -p 8080 -h /srv']}}";
         let first = world.project("first", named);
         let second = world.project(
             "second",

@@ -186,6 +186,34 @@ fn a_busy_registry_is_given_the_time_that_it_asks_for() {
 }
 
 #[test]
+fn a_full_disk_is_one_clear_error_and_leaves_nothing() {
+    World::run(|world| {
+        let registry = Registry::start(world);
+        let _digest = registry.put_layers("app:1", 1, 4, 700_000);
+        let project = world.project("full", &one_service("localhost:5000/app:1", ""));
+        let content = world.path("containerd/root/io.containerd.content.v1.content");
+        let mount = "mount -t tmpfs -o size=2m tmpfs \"$0\" && mkdir \"$0/ingest\"";
+        let _mounted = world
+            .command("sh")
+            .args(["-c", mount])
+            .arg(&content)
+            .run()
+            .success();
+        let failed = project.compose("up -d").failure();
+        assert!(failed.stderr.contains("the disk is full"), "{failed}");
+        assert_eq!(failed.stderr.matches("error: ").count(), 1, "{failed}");
+        assert_eq!(leases(world), "");
+        assert!(project.containers().is_empty());
+
+        // With room again, what was fetched is of use or of no harm.
+        let _unmounted = world.command("umount").arg(&content).run().success();
+        let _up = project.compose("up -d").success();
+        let _down = project.compose("down").success();
+        registry.stop();
+    });
+}
+
+#[test]
 fn each_kind_of_failure_says_what_to_do() {
     World::run(|world| {
         let mut registry = Registry::start(world);

@@ -14,6 +14,7 @@ mod harness;
 mod kills;
 mod lifecycle;
 mod live;
+mod logging;
 mod network;
 mod registry;
 mod resume;

@@ -307,6 +307,41 @@ ca = \"{}\"
 }
 
 #[test]
+fn a_certificate_of_our_own_opens_a_registry_that_wants_one() {
+    World::run(|world| {
+        let mut registry = Registry::start(world);
+        registry.open(5003, Door::Mutual);
+        let _digest = registry.put_layers("app:1", 1, 2, 100_000);
+        let authority = registry.authority();
+        let server = format!(
+            "server = \"https://localhost:5003\"\nca = \"{}\"\n",
+            authority.display()
+        );
+        let certs = trust(world, "registry.test:5003", &server);
+        let project = world.project("mutual", &one_service("registry.test:5003/app:1", ""));
+        let pull = || {
+            project
+                .command(["pull"])
+                .env("COMPOSE_HOSTS_DIR", &certs)
+                .run()
+        };
+        let refused = pull().failure();
+        let problem = "the connection to `localhost:5003` failed";
+        assert!(refused.stderr.contains(problem), "{refused}");
+
+        // Any that the authority has signed will do: that of the server itself.
+        let own = authority.with_file_name("registry-5003");
+        let client = format!(
+            "{server}client = [[\"{0}/server.crt\", \"{0}/server.key\"]]\n",
+            own.display()
+        );
+        let _certs = trust(world, "registry.test:5003", &client);
+        let _pull = pull().success();
+        registry.stop();
+    });
+}
+
+#[test]
 fn an_index_gives_the_variant_that_is_asked_for() {
     World::run(|world| {
         let registry = Registry::start(world);

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use rustix::process::Signal;
 
-use crate::world::{Output, Project, World, eventually, processes_in};
+use crate::world::{Output, Project, Registry, World, eventually, processes_in};
 
 const SHOP: &str = "
 services:
@@ -168,6 +168,60 @@ fn a_run_has_its_own_name_labels_and_settings_and_waits_for_its_dependencies() {
             .arg("-rf")
             .arg(world.state_root().join("data/volumes/other"))
             .run();
+    });
+}
+
+#[test]
+fn a_run_can_publish_ports_have_the_aliases_other_capabilities_and_a_newer_image() {
+    World::run(|world| {
+        world.import_image("default");
+        let registry = Registry::start(world);
+        let _digest = registry.put_layers("app:1", 1, 1, 1000);
+        let text = "services:
+  web: {image: 'localhost:5000/app:1', stop_grace_period: 0s}
+  peer: {image: demo, command: sleep infinity, stop_grace_period: 0s}";
+        let project = world.project("flags", text);
+        let _up = project.compose("up -d peer").success();
+
+        let serve = "echo hello >/srv/index.html; exec httpd -f -p 8080 -h /srv";
+        let run = [
+            "run",
+            "-d",
+            "--use-aliases",
+            "-p",
+            "8099:8080",
+            "web",
+            "sh",
+            "-c",
+            serve,
+        ];
+        let _run = project.command(run).run().success();
+        let page = || world.get("http://127.0.0.1:8099").stdout;
+        eventually("a page at the published port", || page() == "hello\n");
+        let fetch = "exec -T peer wget -q -O - http://web:8080";
+        assert_eq!(project.compose(fetch).success().stdout, "hello\n");
+
+        let capabilities = |flags: &str| {
+            let words = format!("run --rm -T {flags} web grep CapEff /proc/self/status");
+            let output = project.compose(&words).success();
+            output.stdout.trim().rsplit('\t').next().unwrap().to_owned()
+        };
+        // Docker's default, and NET_ADMIN (12) beside it or alone.
+        assert_eq!(capabilities("--pull never"), "00000000a80425fb");
+        assert_eq!(capabilities("--cap-add NET_ADMIN"), "00000000a80435fb");
+        assert_eq!(
+            capabilities("--cap-drop ALL --cap-add NET_ADMIN"),
+            "0000000000001000"
+        );
+
+        let _digest = registry.put_layers("app:1", 7, 1, 1000);
+        let _old = project.compose("run --rm -T web ls /layer-7").failure();
+        let new = project
+            .compose("run --rm -T --pull always web ls /layer-7")
+            .success();
+        assert_eq!(new.stdout, "/layer-7\n");
+        let _down = project.compose("down").success();
+        registry.stop();
     });
 }
 

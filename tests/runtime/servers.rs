@@ -264,10 +264,8 @@ fn monitoring(world: &World) -> Stack<'_> {
 
 /// The values of an expression, now or at a time in seconds of the Unix era.
 fn measured(monitoring: &Stack<'_>, expression: &str, time: Option<&str>) -> Vec<String> {
-    let expression: String = expression
-        .bytes()
-        .map(|byte| format!("%{byte:02X}"))
-        .collect();
+    let encoded = expression.bytes().map(|byte| format!("%{byte:02X}"));
+    let expression = encoded.collect::<Vec<_>>().concat();
     let time = time.map(|time| format!("&time={time}")).unwrap_or_default();
     let answer = monitoring.get(&format!("{PROMETHEUS}/query?query={expression}{time}"));
     let samples = answer["data"]["result"].as_array();

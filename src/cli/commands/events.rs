@@ -10,8 +10,8 @@ use crate::cli::error::{CommandError, ExitStatus};
 use crate::cli::globals::Context;
 use crate::cli::human;
 use crate::cli::moment::moment;
-use crate::cli::template::go_json;
 use crate::stack::{EventSelection, ProjectEvent};
+use crate::template::go_json;
 
 /// Receive real time events from containers
 #[derive(Args, Debug)]

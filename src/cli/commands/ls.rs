@@ -8,8 +8,8 @@ use crate::cli::drive::block_on;
 use crate::cli::error::{CommandError, ExitStatus};
 use crate::cli::globals::Context;
 use crate::cli::table;
-use crate::cli::template::go_json;
 use crate::stack::{ProjectSummary, list};
+use crate::template::go_json;
 
 /// List running projects
 #[derive(Args, Debug)]

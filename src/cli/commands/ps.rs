@@ -8,11 +8,11 @@ use crate::cli::drive::block_on;
 use crate::cli::error::{CommandError, ExitStatus};
 use crate::cli::globals::Context;
 use crate::cli::listing::{Listing, Row};
-use crate::cli::template::TemplateError;
 use crate::cli::{human, table};
 use crate::reconcile::observe::Status;
 use crate::stack::{ContainerSummary, displayable};
 use crate::state::HealthStatus;
+use crate::template::TemplateError;
 
 /// Columns of the table.
 const TABLE: &str =

@@ -3,13 +3,21 @@
 use std::io;
 
 use super::{DRAIN, Unit};
+use crate::container::label;
+use crate::log::forward::{About, Destination, Forward};
 use crate::log::pump::{self, Streams};
 use crate::log::{LogOptions, file_name};
 use crate::state::create_private_dir;
 
 impl Unit {
     /// Opens our ends of the FIFOs for the next run and begins to read.
-    pub(super) fn open_log(&mut self) -> io::Result<()> {
+    pub(super) async fn open_log(&mut self) -> io::Result<()> {
+        let streams = self.open_streams()?;
+        self.forward = self.forward_log(true).await?;
+        self.read_log(streams)
+    }
+
+    fn open_streams(&self) -> io::Result<Streams> {
         let folder = self.shared.fifos(&self.record.id);
         create_private_dir(&folder).map_err(io::Error::other)?;
         pump::make_fifos(&folder, self.desired.stdin_open, !self.desired.terminal)?;
@@ -18,16 +26,64 @@ impl Unit {
             self.shared
                 .hold(&fifo_key(&self.record.id, name), descriptor)?;
         }
-        self.read_log(streams)
+        Ok(streams)
+    }
+
+    /// Begins to send the output elsewhere, if its logging driver does that.
+    async fn forward_log(&self, must_connect: bool) -> io::Result<Option<Forward>> {
+        let destination = Destination::new(&self.desired.logging).map_err(io::Error::other)?;
+        let Some(destination) = destination else {
+            return Ok(None);
+        };
+        let about = self.about()?;
+        let tap = self.taps.open();
+        let forward = Forward::start(&destination, &about, tap, must_connect).await?;
+        Ok(Some(forward))
+    }
+
+    fn about(&self) -> io::Result<About> {
+        /// The part of the runtime spec that is of interest.
+        #[derive(serde::Deserialize)]
+        struct Spec {
+            process: Process,
+        }
+        #[derive(serde::Deserialize)]
+        struct Process {
+            args: Vec<String>,
+            env: Vec<String>,
+        }
+        let Spec { process } = serde_json::from_slice(&self.record.spec)?;
+        Ok(About {
+            id: self.record.id.clone(),
+            name: self.desired.name.clone(),
+            image: self.record.image.clone(),
+            image_id: self
+                .record
+                .labels
+                .get(label::IMAGE)
+                .cloned()
+                .unwrap_or_default(),
+            command: process.args,
+            environment: process.env,
+            labels: self.record.labels.clone(),
+        })
     }
 
     /// Goes on where another worker stopped; opens the FIFOs again if nobody held them.
-    pub(super) fn resume_log(&mut self) -> io::Result<()> {
+    pub(super) async fn resume_log(&mut self) -> io::Result<()> {
         let held = self.shared.take_inherited(&fifo_key(&self.record.id, ""));
-        if held.is_empty() {
-            return self.open_log();
+        match self.forward_log(false).await {
+            Ok(forward) => self.forward = forward,
+            Err(error) => {
+                let container = &self.desired.name;
+                tracing::error!(%error, container, "its output is kept here only");
+            }
         }
-        let streams = Streams::from_held(&self.shared.fifos(&self.record.id), held);
+        let streams = if held.is_empty() {
+            self.open_streams()?
+        } else {
+            Streams::from_held(&self.shared.fifos(&self.record.id), held)
+        };
         self.read_log(streams)
     }
 
@@ -73,6 +129,9 @@ impl Unit {
                 "its output did not end with it"
             );
             pump.stop().await;
+        }
+        if let Some(forward) = self.forward.take() {
+            forward.finish().await;
         }
         self.shared.release(&fifo_key(&self.record.id, ""));
     }

@@ -21,6 +21,7 @@ use super::restart::BackOff;
 use super::shared::Shared;
 use crate::container::{ContainerError, Desired};
 use crate::engine::{ContainerRecord, ExitStatus};
+use crate::log::forward::Forward;
 use crate::log::pump::Pump;
 use crate::log::tap::{Tap, Taps};
 use crate::state::{ContainerState, Exit, Health, HealthStatus, Probe};
@@ -227,6 +228,7 @@ struct Unit {
     gate: Option<CancellationToken>,
     looked: bool,
     pump: Option<Pump>,
+    forward: Option<Forward>,
     taps: Taps,
     out_of_memory: bool,
 }
@@ -286,6 +288,7 @@ pub(super) fn spawn(
         gate,
         looked: false,
         pump: None,
+        forward: None,
         taps,
         out_of_memory: false,
     };

@@ -122,7 +122,7 @@ impl Unit {
 
     /// Takes over a task that runs already.
     pub(super) async fn adopt(&mut self, pid: u32, paused: bool) {
-        if let Err(error) = self.resume_log() {
+        if let Err(error) = self.resume_log().await {
             tracing::error!(%error, container = self.desired.name, "cannot read its output");
         }
         if let Some(sandbox) = &self.home {
@@ -207,7 +207,7 @@ impl Unit {
             let id = &self.record.id;
             self.shared.enter_sandbox(sandbox, id, false).await?;
         }
-        self.open_log().map_err(|source| ContainerError::Io {
+        self.open_log().await.map_err(|source| ContainerError::Io {
             operation: "open the log".into(),
             source,
         })?;

@@ -20,6 +20,8 @@ pub(crate) enum Door {
     Locked,
     /// Speaks TLS with a certificate of [`Registry::authority`].
     Tls,
+    /// As [`Door::Tls`], and wants one of the same authority.
+    Mutual,
 }
 
 /// A registry, which ends with [`Registry::stop`].
@@ -55,14 +57,17 @@ impl<'w> Registry<'w> {
                 fs::write(folder.join("htpasswd"), line).unwrap();
                 format!("auth: {{htpasswd: {{realm: test, path: {shown}/htpasswd}}}}\n")
             }
-            Door::Tls => {
+            Door::Tls | Door::Mutual => {
                 self.certify(&folder);
                 String::new()
             }
         };
+        let pair = format!("certificate: {shown}/server.crt, key: {shown}/server.key");
         let tls = match door {
-            Door::Tls => {
-                format!(", tls: {{certificate: {shown}/server.crt, key: {shown}/server.key}}")
+            Door::Tls => format!(", tls: {{{pair}}}"),
+            Door::Mutual => {
+                let authority = self.authority();
+                format!(", tls: {{{pair}, clientcas: [{}]}}", authority.display())
             }
             Door::Open | Door::Locked => String::new(),
         };
