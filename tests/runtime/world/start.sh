@@ -21,7 +21,7 @@ cgroup)
     # crun takes no machine on which cgroup v2 has a controller beside those of v1.
     if [[ -e /sys/fs/cgroup/memory && $(cat /sys/fs/cgroup/unified/cgroup.controllers 2>&1) == hugetlb ]]; then
         mkdir -p /sys/fs/cgroup/hugetlb
-        mount -t cgroup -o hugetlb cgroup /sys/fs/cgroup/hugetlb || true
+        mount -t cgroup -o hugetlb cgroup /sys/fs/cgroup/hugetlb || mountpoint -q /sys/fs/cgroup/hugetlb
     fi
     # The group that a process is in when it makes a cgroup namespace is the root of that namespace.
     while read -r mountpoint kind _; do
