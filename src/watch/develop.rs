@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use thiserror::Error;
-use tokio::time::{Instant, sleep_until};
 
 use super::WatchError;
+use super::debounce::Debounce;
 use super::ignore::{ALWAYS, Patterns};
 use super::inputs::Survey;
 use super::source::{Change, Source};
@@ -160,8 +160,7 @@ impl Selection for Filter {
 pub struct Develop {
     rules: Vec<Rule>,
     source: Source,
-    /// When the first and the last event came that is not answered yet.
-    dirty: Option<(Instant, Instant)>,
+    debounce: Debounce,
 }
 
 impl Develop {
@@ -171,7 +170,7 @@ impl Develop {
         let mut develop = Self {
             rules: Vec::new(),
             source: Source::new()?,
-            dirty: None,
+            debounce: Debounce::new(DEBOUNCE, PATIENCE),
         };
         let mut errors = Vec::new();
         for service in project.services.values() {
@@ -238,7 +237,7 @@ impl Develop {
     pub async fn next(&mut self) -> Result<Vec<Batch>, WatchError> {
         loop {
             self.rest().await;
-            self.dirty = None;
+            self.debounce.clear();
             let mut batches = Vec::new();
             for rule in &mut self.rules {
                 let found = rule.look(&mut self.source)?;
@@ -255,15 +254,6 @@ impl Develop {
     /// Returns when an event that matters has come and no other has followed for a while. Cancel-safe.
     async fn rest(&mut self) {
         loop {
-            let due = self
-                .dirty
-                .map(|(first, last)| (last + DEBOUNCE).min(first + PATIENCE));
-            let quiet = async {
-                match due {
-                    Some(due) => sleep_until(due).await,
-                    None => std::future::pending().await,
-                }
-            };
             tokio::select! {
                 // Cancel-safe by contract.
                 change = self.source.next() => {
@@ -272,12 +262,11 @@ impl Develop {
                         matters |= rule.hear(&change);
                     }
                     if matters {
-                        let now = Instant::now();
-                        self.dirty = Some((self.dirty.map_or(now, |(first, _)| first), now));
+                        self.debounce.notice();
                     }
                 }
-                // Cancel-safe: the time does not change.
-                () = quiet => return,
+                // Cancel-safe by contract.
+                () = self.debounce.over() => return,
             }
         }
     }

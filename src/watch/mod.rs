@@ -4,6 +4,7 @@
 //! was there at the last look, so that a lost event, a replaced folder or a file written before its folder was watched
 //! makes no difference.
 
+mod debounce;
 mod develop;
 mod error;
 mod ignore;

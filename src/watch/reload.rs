@@ -4,9 +4,8 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep_until};
-
 use super::WatchError;
+use super::debounce::Debounce;
 use super::inputs::Survey;
 use super::source::{Change, Source};
 use crate::load::{LoadError, LoadOptions, Loaded, load};
@@ -30,8 +29,7 @@ pub struct Reloader {
     inputs: BTreeSet<PathBuf>,
     source: Source,
     survey: Survey,
-    /// When the first and the last event came that is not answered yet.
-    dirty: Option<(Instant, Instant)>,
+    debounce: Debounce,
 }
 
 impl Reloader {
@@ -43,7 +41,7 @@ impl Reloader {
             survey: Survey::of(&inputs),
             inputs,
             source: Source::new()?,
-            dirty: None,
+            debounce: Debounce::new(DEBOUNCE, PATIENCE),
         };
         reloader.watch()?;
         Ok(reloader)
@@ -79,7 +77,7 @@ impl Reloader {
     pub async fn next(&mut self) -> Result<Result<Loaded, LoadError>, WatchError> {
         loop {
             self.rest().await;
-            self.dirty = None;
+            self.debounce.clear();
             let now = Survey::of(&self.inputs);
             let is_unchanged = now == self.survey;
             self.survey = now;
@@ -93,15 +91,6 @@ impl Reloader {
     /// Returns when an event that matters has come and no other has followed for a while. Cancel-safe.
     async fn rest(&mut self) {
         loop {
-            let due = self
-                .dirty
-                .map(|(first, last)| (last + DEBOUNCE).min(first + PATIENCE));
-            let quiet = async {
-                match due {
-                    Some(due) => sleep_until(due).await,
-                    None => std::future::pending().await,
-                }
-            };
             tokio::select! {
                 // Events that are there already come before the end of the wait.
                 biased;
@@ -112,14 +101,13 @@ impl Reloader {
                         Change::Anywhere => true,
                     };
                     if matters {
-                        let now = Instant::now();
-                        self.dirty = Some((self.dirty.map_or(now, |(first, _)| first), now));
-                    } else if due.is_some_and(|due| due <= Instant::now()) {
+                        self.debounce.notice();
+                    } else if self.debounce.is_over() {
                         return;
                     }
                 }
-                // Cancel-safe: the time does not change.
-                () = quiet => return,
+                // Cancel-safe by contract.
+                () = self.debounce.over() => return,
             }
         }
     }
@@ -129,8 +117,7 @@ impl Reloader {
         while self.source.watch_only(&self.survey.folders)? {
             let now = Survey::of(&self.inputs);
             if now != self.survey {
-                let at = Instant::now();
-                self.dirty = Some((at, at));
+                self.debounce.notice();
             }
             let has_moved = now.folders != self.survey.folders;
             if !has_moved {
