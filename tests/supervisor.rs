@@ -12,8 +12,9 @@ use std::time::{Duration, Instant};
 
 use clap::Parser;
 use containerd_compose::log::LogOptions;
-use containerd_compose::log::pump::{self, Pump, Streams};
+use containerd_compose::log::pump::{self, Pump};
 use containerd_compose::log::reader::{self, Item, ReadOptions, Source};
+use containerd_compose::log::streams::{self, Streams};
 use containerd_compose::log::tap::Taps;
 use containerd_compose::state::{ROOT_VARIABLE, StateRoot};
 use containerd_compose::supervisor::frame::{self, Connection};
@@ -153,7 +154,7 @@ fn worker_pump(settings: &mut WorkerSettings) -> Option<Pump> {
         .map(|(key, end)| (key["fifo/".len()..].to_owned(), end))
         .collect();
     let streams = if taken.is_empty() {
-        let streams = pump::open(&fifos).unwrap();
+        let streams = streams::open(&fifos).unwrap();
         for (name, end) in streams.held() {
             settings.holder.hold(&format!("fifo/{name}"), end).unwrap();
         }
@@ -327,7 +328,7 @@ fn killed_worker(root: &Path) {
     let project = Project::new(root);
     let fifos = project.state.container_run("x");
     fs::create_dir_all(&fifos).unwrap();
-    pump::make_fifos(&fifos, false, false).unwrap();
+    streams::make_fifos(&fifos, false, false).unwrap();
     project.launch();
     let mut stdout = OpenOptions::new()
         .write(true)
@@ -427,7 +428,8 @@ fn log_options(path: &Path, max_size: Option<u64>) -> LogOptions {
 fn pump_alone(directory: &Path) -> ExitCode {
     runtime().block_on(async {
         let options = log_options(&directory.join("a.log"), Some(200_000));
-        let pump = pump::spawn(pump::open(directory).unwrap(), options, Taps::default()).unwrap();
+        let pump =
+            pump::spawn(streams::open(directory).unwrap(), options, Taps::default()).unwrap();
         pump.drained().await;
     });
     ExitCode::SUCCESS
@@ -448,8 +450,8 @@ fn read_log(path: &Path) -> Vec<String> {
 }
 
 fn pump_chaos(root: &Path) {
-    pump::make_fifos(root, false, true).unwrap();
-    let held = pump::open(root).unwrap();
+    streams::make_fifos(root, false, true).unwrap();
+    let held = streams::open(root).unwrap();
     let log = root.join("a.log");
     let open = |name| {
         OpenOptions::new()
@@ -556,11 +558,11 @@ fn full_disk(root: &Path) {
     let ballast = disk.0.join("ballast");
     let fifos = root.join("fifos");
     fs::create_dir(&fifos).unwrap();
-    pump::make_fifos(&fifos, false, false).unwrap();
+    streams::make_fifos(&fifos, false, false).unwrap();
     let log = disk.0.join("a.log");
     runtime().block_on(async {
         let pump = pump::spawn(
-            pump::open(&fifos).unwrap(),
+            streams::open(&fifos).unwrap(),
             log_options(&log, None),
             Taps::default(),
         )

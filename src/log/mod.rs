@@ -9,6 +9,7 @@ pub mod reader;
 mod record;
 mod recorder;
 mod source;
+pub mod streams;
 pub mod tap;
 mod writer;
 

@@ -5,7 +5,8 @@ use std::io;
 use super::{DRAIN, Unit};
 use crate::container::label;
 use crate::log::forward::{About, Destination, Forward};
-use crate::log::pump::{self, Streams};
+use crate::log::pump;
+use crate::log::streams::{self, Streams};
 use crate::log::{LogOptions, file_name};
 use crate::state::create_private_dir;
 
@@ -20,8 +21,8 @@ impl Unit {
     fn open_streams(&self) -> io::Result<Streams> {
         let folder = self.shared.fifos(&self.record.id);
         create_private_dir(&folder).map_err(io::Error::other)?;
-        pump::make_fifos(&folder, self.desired.stdin_open, !self.desired.terminal)?;
-        let streams = pump::open(&folder)?;
+        streams::make_fifos(&folder, self.desired.stdin_open, !self.desired.terminal)?;
+        let streams = streams::open(&folder)?;
         for (name, descriptor) in streams.held() {
             self.shared
                 .hold(&fifo_key(&self.record.id, name), descriptor)?;
