@@ -1,5 +1,4 @@
-//! Texts with a grammar of their own that only an engine would check otherwise: addresses, ports,
-//! restart policies.
+//! Values that only an engine would check otherwise: addresses, ports, restart policies.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -52,6 +51,11 @@ fn service(session: &mut Session<'_>, node: &Node, path: &Path<'_>) {
         for (index, item) in network.items("link_local_ips").iter().enumerate() {
             is_valid::<IpAddr>(session, item, "an IP address", &list.index(index));
         }
+    }
+    if let Some(size) = node.get("shm_size")
+        && size.as_int().is_some_and(|size| size < 0)
+    {
+        wrong(session, size, "zero or more", &path.key("shm_size"));
     }
     if let Some(policy) = node.get("restart") {
         restart(session, policy, &path.key("restart"));
@@ -162,5 +166,10 @@ fn wrong(session: &mut Session<'_>, node: &Node, what: &str, path: &Path<'_>) {
         Value::Null => String::new(),
         _ => node.scalar_text().unwrap_or_default(),
     };
-    session.error(Problem::error(format!("`{path}`: `{text}` is not {what}")).at(node.span));
+    let message = format!("`{path}`: `{text}` is not {what}");
+    if session.options.refuse_unusable {
+        session.error(Problem::error(message).at(node.span));
+    } else {
+        session.warn(Problem::warning(message).at(node.span));
+    }
 }

@@ -48,6 +48,8 @@ pub struct LoadOptions {
     pub check_schema: bool,
     /// Check what one part of the file says of another.
     pub check_consistency: bool,
+    /// Refuse values that no engine takes, such as a subnet that is none; else they are warned of.
+    pub refuse_unusable: bool,
     /// Read files of variables into `environment`.
     pub resolve_env: bool,
     /// Read the files of services that are not selected too, so that what is missing is found.
@@ -80,6 +82,7 @@ impl Default for LoadOptions {
             resolve_paths: true,
             check_schema: true,
             check_consistency: true,
+            refuse_unusable: true,
             resolve_env: true,
             read_all_env_files: false,
             all_resources: false,

@@ -224,6 +224,34 @@ fn a_thousand_services_that_extend_one_file_are_read_once_each() {
 }
 
 #[test]
+fn what_no_engine_takes_is_refused_unless_it_is_only_printed() {
+    let files = one("
+services:
+  web:
+    image: nginx
+    shm_size: -1
+    ports: [{target: 80, published: many}]
+    networks: {front: {ipv4_address: 10.0.0.256}}
+networks: {front: {ipam: {config: [{subnet: none}]}}}
+");
+    let error = files.fail();
+    let lines: Vec<u32> = error
+        .diagnostics
+        .iter()
+        .map(|diagnostic| diagnostic.labels[0].line)
+        .collect();
+    assert_eq!(lines, [5, 6, 7, 8]);
+
+    let loaded = load(&LoadOptions {
+        refuse_unusable: false,
+        ..files.options()
+    })
+    .unwrap();
+    assert_eq!(loaded.warnings.len(), 4);
+    assert!(loaded.to_yaml().contains("subnet: none"));
+}
+
+#[test]
 fn no_small_change_to_a_file_makes_the_loader_panic() {
     const TEXT: &str = "
 services:

@@ -106,6 +106,8 @@ pub(crate) fn run(
     options.normalize = !args.no_normalize && !is_flag_given;
     options.resolve_paths = !args.no_path_resolution;
     options.check_consistency = !args.no_consistency;
+    // Only who wants to run it has to put it right.
+    options.refuse_unusable = false;
     options.resolve_env = !args.no_env_resolution;
     options.read_all_env_files = true;
     options.trace = args.trace;
@@ -395,7 +397,6 @@ impl Command<'_> {
             )?;
         }
         self.options.interpolate = false;
-        self.options.check_schema = false;
         let variables = load::load_raw(&self.options)?.variables();
         Ok(match self.args.format.as_deref() {
             Some("json") => variables_json(&variables),
