@@ -133,7 +133,7 @@ impl<'m> Checker<'m> {
                 continue;
             };
             match self.other(target) {
-                None if session.is_section_broken("services") => {}
+                None if session.may_be_defined("services", target) => {}
                 None => session.error(
                     Problem::error(format!(
                         "service `{name}` takes `{target}` as the context `{key}`, which is not defined"
@@ -200,7 +200,7 @@ impl<'m> Checker<'m> {
             && let Some(target) = mode.as_str().and_then(|text| text.strip_prefix("service:"))
             && self.other(target).is_none()
             && !self.model.disabled.contains(target)
-            && !session.is_section_broken("services")
+            && !session.may_be_defined("services", target)
         {
             session.error(
                 Problem::error(format!(
@@ -248,7 +248,7 @@ impl<'m> Checker<'m> {
             {
                 continue;
             }
-            if !is_disabled && session.is_section_broken("services") {
+            if !is_disabled && session.may_be_defined("services", dependency) {
                 continue;
             }
             let problem =
@@ -269,7 +269,7 @@ impl<'m> Checker<'m> {
             {
                 let looks_like_path = name.contains('/');
                 let is_known =
-                    self.is_known("volumes", name) || session.is_section_broken("volumes");
+                    self.is_known("volumes", name) || session.may_be_defined("volumes", name);
                 if !is_known && looks_like_path {
                     session.error(
                         Problem::error(format!(
@@ -332,7 +332,7 @@ impl<'m> Checker<'m> {
         name: &str,
         span: Span,
     ) {
-        if self.is_known(section, name) || session.is_section_broken(section) {
+        if self.is_known(section, name) || session.may_be_defined(section, name) {
             return;
         }
         let names: Vec<&str> = self

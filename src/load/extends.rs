@@ -17,7 +17,7 @@ use super::schema::{ROOT, SERVICE};
 use super::session::{Failed, Outcome, Session};
 use super::source::Reason;
 use super::unique;
-use crate::yaml::{Document, Mapping, Node, Span};
+use crate::yaml::{Document, FileId, Mapping, Node, Span, Value};
 
 /// Services from which one service may come.
 const MAX_DEPTH: usize = 100;
@@ -28,6 +28,8 @@ pub(super) struct Extends {
     /// Files that services extend from, each read once for the files of a directory: paths in it are
     /// put right against that.
     bases: HashMap<(PathBuf, PathBuf), Base>,
+    /// Files of `bases` with which something is wrong, which is said once.
+    unusable: HashSet<(PathBuf, PathBuf)>,
     /// Services whose `extends` is wrong, which is said once.
     failed: HashSet<(PathBuf, String)>,
 }
@@ -103,6 +105,10 @@ fn resolve(
     {
         return Err(Failed);
     }
+    // What could not be interpolated names neither file nor service.
+    if session.is_useless(extends) {
+        return Err(Failed);
+    }
     let span = extends.span;
     let (base_name, base_span) = match (extends.as_str(), extends.get("service")) {
         (Some(text), _) => (text.to_owned(), span),
@@ -148,9 +154,14 @@ fn resolve(
             let base_path = clean(&scope.directory.join(expanded));
             check_cycle(session, visits, &base_path, &base_name, base_span)?;
             let key = (base_path.clone(), scope.directory.clone());
-            let mut base = match session.extends.bases.remove(&key) {
-                Some(base) if Rc::ptr_eq(&base.environment, &scope.environment) => base,
-                _ => read(session, &text, file_span, &base_path, scope)?,
+            if session.extends.unusable.contains(&key) {
+                return Err(Failed);
+            }
+            let known = session.extends.bases.remove(&key);
+            let known = known.filter(|base| Rc::ptr_eq(&base.environment, &scope.environment));
+            let mut base = match known {
+                Some(base) => base,
+                None => read(session, &text, file_span, &base_path, scope)?,
             };
             let outcome = if base.services.contains(&base_name) {
                 let resets = std::mem::take(&mut base.resets);
@@ -253,7 +264,23 @@ fn read(
     }
     let display = session.display(path);
     let id = session.read(path, &display, Reason::Extends(span), span)?;
-    let documents = session.parse(id)?;
+    let base = base(session, id, span, path, scope);
+    if base.is_err() {
+        let key = (path.to_owned(), scope.directory.clone());
+        session.extends.unusable.insert(key);
+    }
+    base
+}
+
+/// What services can extend of a file whose text was read.
+fn base(
+    session: &mut Session<'_>,
+    file: FileId,
+    span: Span,
+    path: &Path,
+    scope: &Scope,
+) -> Outcome<Base> {
+    let documents = session.parse(file)?;
     let errors = session.errors.len();
     let mut root = Node::mapping(Mapping::new(), Span::NONE);
     let mut marks = Vec::new();
@@ -282,14 +309,14 @@ fn read(
     let services = root
         .as_mapping_mut()
         .and_then(|mapping| mapping.remove("services"));
-    match services.map(|services| services.value) {
-        Some(crate::yaml::Value::Mapping(services)) => Ok(Base {
+    if let Some(Value::Mapping(services)) = services.map(|services| services.value) {
+        return Ok(Base {
             services,
             resets: marks,
             environment: Rc::clone(&scope.environment),
-        }),
-        _ => {
-            session.fail(Problem::error(format!("`{text}` defines no services to extend")).at(span))
-        }
+        });
     }
+    let display = session.display(path);
+    let message = format!("`{}` defines no services to extend", display.display());
+    session.fail(Problem::error(message).at(span))
 }

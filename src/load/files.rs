@@ -35,11 +35,11 @@ pub(super) struct Scope {
 }
 
 /// Merges files and brings the result into canonical form, with defaults and paths.
-pub(super) fn load(session: &mut Session<'_>, files: Vec<File>, scope: &Scope) -> Outcome<Node> {
+pub(super) fn load(session: &mut Session<'_>, files: Vec<File>, scope: &Scope) -> Node {
     let mut root = Node::mapping(Mapping::new(), Span::NONE);
     for file in files {
         for document in file.documents {
-            add(session, &mut root, document, &file.path, scope)?;
+            add(session, &mut root, document, &file.path, scope);
         }
     }
     semantic::defaults(&mut root);
@@ -50,29 +50,20 @@ pub(super) fn load(session: &mut Session<'_>, files: Vec<File>, scope: &Scope) -
         paths::resolve(session, &mut root, &scope.prefix);
     }
     resolve_environment(session, &mut root, &scope.environment);
-    Ok(root)
+    root
 }
 
 /// Merges one document into the tree.
-fn add(
-    session: &mut Session<'_>,
-    root: &mut Node,
-    document: Document,
-    path: &Path,
-    scope: &Scope,
-) -> Outcome<()> {
+fn add(session: &mut Session<'_>, root: &mut Node, document: Document, path: &Path, scope: &Scope) {
     let Document {
         root: mut added,
         resets,
     } = document;
-    expect_mapping(session, &added)?;
-    let errors = session.errors.len();
+    if expect_mapping(session, &added).is_err() {
+        return;
+    }
     if session.options.interpolate {
         interpolate::document(session, &mut added, &scope.environment);
-    }
-    // Values that could not be interpolated must not name files to read.
-    if refers_to_files(&added) {
-        session.checkpoint_since(errors)?;
     }
     include::apply(session, &mut added, &resets, path, scope);
     merge::reset(root, &mut added, &resets);
@@ -93,14 +84,6 @@ fn add(
     }
     canonical::document(session, root);
     unique::enforce(root, Some(&ROOT));
-    Ok(())
-}
-
-fn refers_to_files(document: &Node) -> bool {
-    document.get("include").is_some()
-        || document
-            .entries("services")
-            .any(|(_, entry)| entry.value.get("extends").is_some())
 }
 
 pub(super) fn expect_mapping(session: &mut Session<'_>, node: &Node) -> Outcome<()> {

@@ -10,7 +10,7 @@ use super::merge;
 use super::path::Path as NodePath;
 use super::paths::{clean, relative};
 use super::schema::ROOT;
-use super::session::{Outcome, Session};
+use super::session::{Failed, Outcome, Session};
 use super::source::Reason;
 use crate::yaml::{Mapping, Node, Span, Value};
 
@@ -35,14 +35,11 @@ pub(super) fn apply(
     else {
         return;
     };
-    let errors = session.errors.len();
     for include in entries(session, &list) {
-        if let Ok(imported) = load(session, &include, path, scope) {
-            import(session, document, imported, resets);
+        match load(session, &include, path, scope) {
+            Ok(imported) => import(session, document, imported, resets),
+            Err(Failed) => session.mark_left_out(None),
         }
-    }
-    if session.checkpoint_since(errors).is_err() {
-        session.mark_incomplete();
     }
 }
 
@@ -50,6 +47,15 @@ fn entries(session: &mut Session<'_>, list: &Node) -> Vec<Include> {
     if list.is_null() {
         return Vec::new();
     }
+    let errors = session.errors.len();
+    let entries = entries_of(session, list);
+    if session.checkpoint_since(errors).is_err() {
+        session.mark_left_out(None);
+    }
+    entries
+}
+
+fn entries_of(session: &mut Session<'_>, list: &Node) -> Vec<Include> {
     let Some(items) = list.as_sequence() else {
         let problem =
             Problem::error(format!("`include` must be a list, not {}", list.kind())).at(list.span);
@@ -68,6 +74,11 @@ fn entries(session: &mut Session<'_>, list: &Node) -> Vec<Include> {
 }
 
 fn entry(session: &mut Session<'_>, item: &Node, index: usize) -> Option<Include> {
+    // What could not be interpolated names no file.
+    if session.is_useless(item) {
+        session.mark_left_out(None);
+        return None;
+    }
     if let Some(text) = item.as_str() {
         return Some(Include {
             files: vec![(text.to_owned(), item.span)],
@@ -210,9 +221,14 @@ fn load(session: &mut Session<'_>, include: &Include, from: &Path, scope: &Scope
         }
         let path = clean(&scope.directory.join(file));
         let display = session.display(&path);
-        let id = session.read(&path, &display, Reason::Include(*span), *span)?;
-        let documents = session.parse(id)?;
-        files.push(File { path, documents });
+        let Ok(id) = session.read(&path, &display, Reason::Include(*span), *span) else {
+            session.mark_left_out(None);
+            continue;
+        };
+        match session.parse(id) {
+            Ok(documents) => files.push(File { path, documents }),
+            Err(Failed) => session.mark_left_out(Some(id)),
+        }
     }
     let scope = Scope {
         directory,
@@ -221,7 +237,7 @@ fn load(session: &mut Session<'_>, include: &Include, from: &Path, scope: &Scope
         included,
         resolve_paths: true,
     };
-    files::load(session, files, &scope)
+    Ok(files::load(session, files, &scope))
 }
 
 fn check_cycle(

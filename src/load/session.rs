@@ -10,7 +10,7 @@ use super::path::Path as NodePath;
 use super::read::read;
 use super::source::{Reason, SourceMap};
 use super::trace::Trace;
-use crate::yaml::{self, Document, FileId, Span};
+use crate::yaml::{self, Document, FileId, Node, Span, Value};
 
 /// Contents of configs and secrets that variables hold, by section and name. They are not in the tree,
 /// so that nothing prints them.
@@ -57,8 +57,8 @@ pub(super) struct Session<'o> {
     budget: Budget,
     /// Sections and resources of which something wrong was left out.
     broken: HashSet<(String, Option<String>)>,
-    /// Whether a file that could define anything was left out.
-    incomplete: bool,
+    /// Files that were left out; none stands for one of which not even the text is known.
+    left_out: Vec<Option<FileId>>,
     /// Values of which all has been said.
     told: HashSet<Span>,
 }
@@ -84,7 +84,7 @@ impl<'o> Session<'o> {
                 ports: MAX_PORTS,
             },
             broken: HashSet::new(),
-            incomplete: false,
+            left_out: Vec::new(),
             told: HashSet::new(),
         }
     }
@@ -103,6 +103,18 @@ impl<'o> Session<'o> {
         }
     }
 
+    /// Whether something is wrong with a value or one inside of it, of which all has been said.
+    pub(super) fn is_useless(&self, node: &Node) -> bool {
+        self.told.contains(&node.span)
+            || match &node.value {
+                Value::Sequence(items) => items.iter().any(|item| self.is_useless(item)),
+                Value::Mapping(mapping) => mapping
+                    .iter()
+                    .any(|(_, entry)| self.is_useless(&entry.value)),
+                _ => false,
+            }
+    }
+
     /// Notes that something at `path` was left out because it is wrong.
     pub(super) fn mark_broken(&mut self, path: &NodePath<'_>) {
         if let (Some(section), name) = path.resource() {
@@ -111,19 +123,23 @@ impl<'o> Session<'o> {
         }
     }
 
-    /// Notes that a file was left out.
-    pub(super) fn mark_incomplete(&mut self) {
-        self.incomplete = true;
+    /// Notes that a file was left out, with its text if that is known.
+    pub(super) fn mark_left_out(&mut self, file: Option<FileId>) {
+        self.left_out.push(file);
     }
 
-    /// Whether what a section lacks may have been in a part that was left out.
-    pub(super) fn is_section_broken(&self, section: &str) -> bool {
-        self.incomplete || self.broken.contains(&(section.to_owned(), None))
+    /// Whether a resource that is missing may have been in a part that was left out.
+    pub(super) fn may_be_defined(&self, section: &str, name: &str) -> bool {
+        self.broken.contains(&(section.to_owned(), None))
+            || self.left_out.iter().any(|file| {
+                let source = file.and_then(|file| self.sources.get(file));
+                source.is_none_or(|source| source.text.contains(name))
+            })
     }
 
     /// Whether what a resource lacks may have been in a part that was left out.
     pub(super) fn is_broken(&self, section: &str, name: &str) -> bool {
-        self.is_section_broken(section)
+        self.may_be_defined(section, name)
             || self
                 .broken
                 .contains(&(section.to_owned(), Some(name.to_owned())))

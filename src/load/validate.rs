@@ -32,7 +32,8 @@ fn check(
             Some(hint) => problem.hint(hint),
             None => problem,
         };
-        session.error(problem);
+        // A service that extends another of the same file has its values, too.
+        session.last_error(problem, node.span);
         return false;
     }
     match &mut node.value {
@@ -208,7 +209,7 @@ fn unknown_key(
     } else if let Some(known) = moved(key) {
         problem = problem.hint(known);
     }
-    session.error(problem);
+    session.last_error(problem, entry.key);
 }
 
 fn looks_like_service(node: &Node) -> bool {
