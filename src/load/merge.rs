@@ -243,7 +243,8 @@ pub(super) fn default_dependency(span: Span) -> Node {
     Node::mapping(mapping, span)
 }
 
-/// Merges address pools that have the same subnet; others stand side by side.
+/// The later pools, each over the earlier one of the same subnet; subnets that only the earlier file has
+/// are gone, as a network would get both otherwise.
 fn pools(
     session: &mut Session<'_>,
     base: &mut Node,
@@ -252,23 +253,28 @@ fn pools(
     path: &Path<'_>,
 ) {
     let items = schema.and_then(|schema| schema.items);
-    let (Some(_), Value::Sequence(_)) = (base.as_sequence(), &over.value) else {
+    let (Value::Sequence(pools), Value::Sequence(_)) = (&mut base.value, &over.value) else {
         deep(session, base, over, schema, path);
         return;
     };
-    let Value::Sequence(more) = over.value else {
+    let mut earlier = std::mem::take(pools);
+    let Value::Sequence(later) = over.value else {
         return;
     };
-    for (index, pool) in more.into_iter().enumerate() {
-        let Some(pools) = base.as_sequence_mut() else {
-            return;
-        };
-        let same = pools
+    for (index, pool) in later.into_iter().enumerate() {
+        let same = earlier
             .iter()
             .position(|other| other.get("subnet") == pool.get("subnet"));
-        match same {
-            Some(at) => deep(session, &mut pools[at], pool, items, &path.index(index)),
-            None => pools.push(pool),
+        let merged = match same {
+            Some(at) => {
+                let mut merged = earlier.swap_remove(at);
+                deep(session, &mut merged, pool, items, &path.index(index));
+                merged
+            }
+            None => pool,
+        };
+        if let Some(pools) = base.as_sequence_mut() {
+            pools.push(merged);
         }
     }
 }

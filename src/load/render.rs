@@ -48,8 +48,12 @@ fn object(node: &Node, schema: &'static Schema, format: Format) -> Node {
         let value = mapping.get(field.name);
         let printed = value.map(|value| render(value, &field.schema, format));
         let printed = match (field.keep, printed) {
-            (Keep::Never, _) | (Keep::NotEmpty | Keep::IfSet | Keep::NotTrue, None) => None,
-            (Keep::NotEmpty, Some(printed)) => (!value.is_none_or(is_empty)).then_some(printed),
+            (Keep::Never, _)
+            | (Keep::NotEmpty | Keep::OnlyYaml | Keep::IfSet | Keep::NotTrue, None) => None,
+            (Keep::OnlyYaml, _) if format == Format::Json => None,
+            (Keep::NotEmpty | Keep::OnlyYaml, Some(printed)) => {
+                (!value.is_none_or(is_empty)).then_some(printed)
+            }
             (Keep::IfSet, Some(printed)) => (!printed.is_null()).then_some(printed),
             (Keep::NotTrue, Some(printed)) => (printed.as_bool() != Some(true)).then_some(printed),
             (Keep::Struct, printed) => match format {
@@ -91,7 +95,7 @@ fn object(node: &Node, schema: &'static Schema, format: Format) -> Node {
 fn zero(schema: &Schema) -> Node {
     let value = match schema.form {
         Form::Integer | Form::Unsigned => Value::Int(0),
-        Form::Bytes => Value::String("0".to_owned()),
+        Form::Bytes | Form::UnsignedBytes => Value::String("0".to_owned()),
         Form::Raw => Value::Mapping(Mapping::new()),
         _ => Value::String(String::new()),
     };
@@ -112,7 +116,7 @@ fn render_value(node: &Node, schema: &'static Schema, format: Format) -> Node {
         (_, Value::Null) if schema.printed_if_null => object(node, schema, format),
         (_, Value::Null) => Node::default(),
         (Form::Duration, Value::Int(nanoseconds)) => text(Duration(*nanoseconds).to_string()),
-        (Form::Bytes, Value::Int(bytes)) => text(bytes.to_string()),
+        (Form::Bytes | Form::UnsignedBytes, Value::Int(bytes)) => text(bytes.to_string()),
         (Form::Mode, Value::Int(mode)) => text(format!("0{mode:o}")),
         (Form::Hosts, Value::Mapping(hosts)) => {
             let mut lines: Vec<(String, Span)> = hosts

@@ -239,17 +239,31 @@ fn resolve(
         Colon::Present => value.as_ref().is_some_and(|value| !value.is_empty()),
         Colon::Absent => value.is_some(),
     };
+    if counts == (operator != Operator::Alternative) {
+        let value = value.unwrap_or_default().into_owned();
+        // What is wrong in a word that is not used is wrong still, as in the reference.
+        substitute_at(word, &mut Unused(lookup), depth + 1)?;
+        return Ok(value);
+    }
+    let word = substitute_at(word, lookup, depth + 1)?;
     match operator {
-        Operator::Default | Operator::Required if counts => {
-            Ok(value.unwrap_or_default().into_owned())
-        }
-        Operator::Alternative if !counts => Ok(value.unwrap_or_default().into_owned()),
-        Operator::Default | Operator::Alternative => substitute_at(word, lookup, depth + 1),
+        Operator::Default | Operator::Alternative => Ok(word),
         Operator::Required => Err(TemplateError::Required {
             name: reference.name.to_owned(),
-            reason: substitute_at(word, lookup, depth + 1)?,
+            reason: word,
         }),
     }
+}
+
+/// The variables of a word that is not used: none of them has to be set.
+struct Unused<'a>(&'a dyn Lookup);
+
+impl Lookup for Unused<'_> {
+    fn get(&self, name: &str) -> Option<Cow<'_, str>> {
+        self.0.get(name)
+    }
+
+    fn unset(&mut self, _name: &str) {}
 }
 
 #[cfg(test)]
@@ -316,6 +330,9 @@ mod tests {
             "${FOO }",
             "${FOO:bar}",
             "${1}",
+            // Words that are not used are read, too.
+            "${FOO:-${}}",
+            "${NO:+${}}",
         ] {
             assert!(
                 matches!(run(template), Err(TemplateError::Invalid { .. })),
@@ -331,6 +348,29 @@ mod tests {
             error.to_string(),
             "required variable `NO` is missing a value: set it to foo"
         );
+    }
+
+    #[test]
+    fn a_required_variable_in_a_word_that_is_not_used_is_required() {
+        for template in [
+            "${FOO:-${NO:?why}}",
+            "${NO:+${NO:?why}}",
+            "${FOO:?${NO:?why}}",
+        ] {
+            assert_eq!(
+                run(template).unwrap_err().to_string(),
+                "required variable `NO` is missing a value: why",
+                "{template}"
+            );
+        }
+    }
+
+    #[test]
+    fn unset_variables_in_words_that_are_not_used_are_not_reported() {
+        let mut table = Table(Vec::new());
+        let text = substitute("${FOO:-$NO}${EMPTY:+$NO}", &mut table);
+        assert_eq!(text.as_deref(), Ok("foo"));
+        assert!(table.0.is_empty());
     }
 
     #[test]

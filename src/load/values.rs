@@ -69,7 +69,7 @@ fn convert(session: &mut Session<'_>, node: &mut Node, form: Form, path: &Path<'
             }
         }
         Form::Microseconds => microseconds(session, node, path),
-        Form::Bytes => bytes(session, node, path),
+        Form::Bytes | Form::UnsignedBytes => bytes(session, node, form, path),
         Form::Words => words(session, node, path),
         Form::Probe => {
             if let Value::String(text) = &node.value {
@@ -93,11 +93,14 @@ fn convert(session: &mut Session<'_>, node: &mut Node, form: Form, path: &Path<'
             }
         }
         Form::Texts => texts(node),
-        Form::Variables => pairs(session, node, path, |value| match value {
-            Value::Null => Value::Null,
-            value => text_value(value),
-        }),
-        Form::Labels | Form::Options => pairs(session, node, path, text_value),
+        Form::Variables => {
+            names_of_variables(session, node, path);
+            pairs(node, |value| match value {
+                Value::Null => Value::Null,
+                value => text_value(value),
+            });
+        }
+        Form::Labels | Form::Options => pairs(node, text_value),
         Form::MultiOptions => {
             if let Value::Mapping(mapping) = &mut node.value {
                 for (_, entry) in mapping.iter_mut() {
@@ -135,11 +138,7 @@ fn text_value(value: Value) -> Value {
 fn integer(session: &mut Session<'_>, node: &mut Node, form: Form, path: &Path<'_>) {
     let value = match &node.value {
         Value::Int(value) => Some(*value),
-        #[expect(
-            clippy::cast_possible_truncation,
-            reason = "the reference drops fractions too"
-        )]
-        Value::Float(value) => Some(*value as i64),
+        Value::Float(value) => whole(*value),
         Value::String(text) => text.parse().ok(),
         _ => return,
     };
@@ -160,6 +159,7 @@ fn number(session: &mut Session<'_>, node: &mut Node, path: &Path<'_>) {
     // The shortest text of the single-precision number is what the reference prints.
     let single = text
         .and_then(|text| without_separators(&text).parse::<f32>().ok())
+        .filter(|single| single.is_finite())
         .and_then(|single| single.to_string().parse().ok());
     match single {
         Some(value) => node.value = Value::Float(value),
@@ -177,14 +177,15 @@ fn microseconds(session: &mut Session<'_>, node: &mut Node, path: &Path<'_>) {
     integer(session, node, Form::Integer, path);
 }
 
-fn bytes(session: &mut Session<'_>, node: &mut Node, path: &Path<'_>) {
+fn bytes(session: &mut Session<'_>, node: &mut Node, form: Form, path: &Path<'_>) {
     match &node.value {
-        #[expect(
-            clippy::cast_possible_truncation,
-            reason = "fractions of a byte mean nothing"
-        )]
-        Value::Float(value) => node.value = Value::Int(*value as i64),
+        Value::Float(value) => match whole(*value) {
+            Some(bytes) => node.value = Value::Int(bytes),
+            None => wrong(session, node, path, "a size"),
+        },
         Value::String(text) => match parse_bytes(text) {
+            // As a number it is left to `grammar`: the reference prints that.
+            Ok(..0) if form == Form::UnsignedBytes => wrong(session, node, path, "zero or more"),
             Ok(bytes) => node.value = Value::Int(bytes),
             Err(error) => session.error(
                 Problem::error(format!("`{path}`: {error}"))
@@ -194,6 +195,14 @@ fn bytes(session: &mut Session<'_>, node: &mut Node, path: &Path<'_>) {
         },
         _ => {}
     }
+}
+
+/// The number before the point, as the reference drops fractions; none beyond 64 bits.
+fn whole(value: f64) -> Option<i64> {
+    #[expect(clippy::cast_precision_loss, reason = "the bounds are powers of two")]
+    let fits = value >= i64::MIN as f64 && value < i64::MAX as f64;
+    #[expect(clippy::cast_possible_truncation, reason = "it was just looked at")]
+    fits.then_some(value as i64)
 }
 
 fn words(session: &mut Session<'_>, node: &mut Node, path: &Path<'_>) {
@@ -236,11 +245,10 @@ fn words(session: &mut Session<'_>, node: &mut Node, path: &Path<'_>) {
 
 fn mode(session: &mut Session<'_>, node: &mut Node, path: &Path<'_>) {
     match &node.value {
-        #[expect(
-            clippy::cast_possible_truncation,
-            reason = "a mode with a fraction is out of range below"
-        )]
-        Value::Float(value) => node.value = Value::Int(*value as i64),
+        Value::Float(value) => match whole(*value).filter(|_| value.fract() == 0.0) {
+            Some(mode) => node.value = Value::Int(mode),
+            None => wrong(session, node, path, "a file mode"),
+        },
         Value::String(text) => {
             let digits = text.strip_prefix("0o").unwrap_or(text);
             let Ok(mode) = i64::from_str_radix(digits, 8) else {
@@ -280,13 +288,26 @@ fn texts(node: &mut Node) {
     }
 }
 
+/// Refuses names in a list of `KEY=VALUE` that end with a space, which is a slip.
+fn names_of_variables(session: &mut Session<'_>, node: &Node, path: &Path<'_>) {
+    for (index, item) in node.as_sequence().unwrap_or_default().iter().enumerate() {
+        let text = item.as_str().unwrap_or_default();
+        let name = text.split_once('=').map_or(text, |(name, _)| name);
+        if name.ends_with(char::is_whitespace) {
+            session.error(
+                Problem::error(format!(
+                    "`{}`: the name `{name}` ends with a space",
+                    path.index(index)
+                ))
+                .at(item.span)
+                .hint("write `NAME=VALUE` without a space before `=`"),
+            );
+        }
+    }
+}
+
 /// A mapping from keys to texts, from a mapping or a list of `KEY=VALUE`.
-fn pairs(
-    session: &mut Session<'_>,
-    node: &mut Node,
-    path: &Path<'_>,
-    convert: impl Fn(Value) -> Value,
-) {
+fn pairs(node: &mut Node, convert: impl Fn(Value) -> Value) {
     match &mut node.value {
         Value::Mapping(mapping) => {
             for (_, entry) in mapping.iter_mut() {
@@ -296,7 +317,7 @@ fn pairs(
         }
         Value::Sequence(items) => {
             let mut mapping = Mapping::new();
-            for (index, item) in std::mem::take(items).into_iter().enumerate() {
+            for item in std::mem::take(items) {
                 let Some(text) = item.scalar_text() else {
                     continue;
                 };
@@ -304,16 +325,6 @@ fn pairs(
                     Some((key, value)) => (key, Value::String(value.to_owned())),
                     None => (text.as_str(), Value::Null),
                 };
-                if key.ends_with(char::is_whitespace) {
-                    session.error(
-                        Problem::error(format!(
-                            "`{}`: the name `{key}` ends with a space",
-                            path.index(index)
-                        ))
-                        .at(item.span)
-                        .hint("write `NAME=VALUE` without a space before `=`"),
-                    );
-                }
                 let value = Node {
                     value: convert(value),
                     ..item

@@ -216,13 +216,9 @@ pub fn parse_bytes(text: &str) -> Result<i64, BytesError> {
         .ok_or_else(invalid)?;
     let suffix = &text[last + 1..];
     let number = text[..=last].strip_suffix(' ').unwrap_or(&text[..=last]);
-    if !number
-        .bytes()
-        .all(|byte| byte.is_ascii_digit() || byte == b'.')
-    {
-        return Err(invalid());
-    }
-    let size: f64 = number.parse().map_err(|_| invalid())?;
+    // As in the reference there may be an exponent, but nothing negative.
+    let starts = number.starts_with(|first: char| first.is_ascii_digit() || "+.".contains(first));
+    let size: f64 = number.parse().ok().filter(|_| starts).ok_or_else(invalid)?;
     let lower = suffix.to_ascii_lowercase();
     let power = match lower.as_str() {
         "" | "b" => 0,
@@ -306,6 +302,9 @@ mod tests {
             ("10b", 10),
             ("1p", 1 << 50),
             ("1_000k", 1_024_000),
+            ("1e3k", 1_024_000),
+            ("+1k", 1024),
+            ("1e3", 1000),
         ] {
             assert_eq!(parse_bytes(text), Ok(bytes), "{text}");
         }
@@ -313,7 +312,9 @@ mod tests {
 
     #[test]
     fn texts_that_are_no_sizes_are_errors() {
-        for text in ["", "size", "1zb", "1kbb", "-1m", "1bb", "1 2", "."] {
+        for text in [
+            "", "size", "1zb", "1kbb", "-1m", "-1.5", "1bb", "1 2", ".", "e3", "1ek",
+        ] {
             assert!(parse_bytes(text).is_err(), "{text:?}");
         }
     }

@@ -141,6 +141,8 @@ impl Composer<'_> {
         let (before, after) = self.text.split_at_checked(at as usize).unwrap_or_default();
         let hint = if before.ends_with('$') && after.starts_with('{') {
             "between brackets, text with `${…}` must be in quotes"
+        } else if after.starts_with("\\/") {
+            "a slash needs no backslash"
         } else if message.contains("tab") {
             "YAML is indented with spaces, not tabs"
         } else if message.contains("expected key") || message.contains("indent") {

@@ -91,6 +91,9 @@ impl<'text> Events<'text> {
                 byte(raw_span.start.byte_offset()),
                 byte(raw_span.end.byte_offset()),
             );
+            if let Raw::Scalar(_, ScalarStyle::DoubleQuoted, ..) = raw {
+                self.check_escapes(span)?;
+            }
             let event = match raw {
                 Raw::StreamEnd => Event::End,
                 Raw::DocumentStart(..) => Event::DocumentStart,
@@ -132,6 +135,24 @@ impl<'text> Events<'text> {
         text
     }
 
+    /// Refuses `\/`, which YAML 1.2 has but the reference does not know.
+    fn check_escapes(&self, span: Span) -> Result<(), SyntaxError> {
+        let quoted = self
+            .text
+            .get(span.start as usize..span.end as usize)
+            .unwrap_or_default();
+        let mut bytes = quoted.bytes().zip(span.start..);
+        while let Some((byte, at)) = bytes.next() {
+            if byte == b'\\' && bytes.next().is_some_and(|(escaped, _)| escaped == b'/') {
+                return Err(SyntaxError {
+                    message: "unknown escape `\\/`".to_owned(),
+                    at,
+                });
+            }
+        }
+        Ok(())
+    }
+
     fn span(&self, start: u32, end: u32) -> Span {
         Span {
             file: self.file,
@@ -155,8 +176,8 @@ fn convert_tag(tag: Option<&granit_parser::Tag>) -> Tag {
         return match tag.suffix() {
             "reset" => Tag::Reset,
             "override" => Tag::Override,
-            // The non-specific tag `!` makes a plain scalar a string.
-            "" => Tag::String,
+            // The non-specific tag `!` changes nothing, as in the reference.
+            "" => Tag::None,
             _ => Tag::Other,
         };
     }

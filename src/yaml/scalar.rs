@@ -36,7 +36,9 @@ pub(super) fn number(text: &str) -> Option<Value> {
         return Some(value);
     }
     if is_float(&digits) {
-        return digits.parse().ok().map(Value::Float);
+        let value: f64 = digits.parse().ok()?;
+        // As in the reference, what no number can hold is text.
+        return value.is_finite().then_some(Value::Float(value));
     }
     None
 }
@@ -138,6 +140,7 @@ mod tests {
             ("1e3", Value::Float(1000.0)),
             (".5", Value::Float(0.5)),
             ("5.", Value::Float(5.0)),
+            ("1e400", string("1e400")),
             (".", string(".")),
             ("-", string("-")),
             ("+", string("+")),

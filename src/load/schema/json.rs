@@ -16,7 +16,9 @@ const NUMBER: &str = r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?";
 const BOOLEAN: &str =
     "[tT][rR][uU][eE]|[fF][aA][lL][sS][eE]|[yY]([eE][sS])?|[nN][oO]?|[oO][nN]|[oO][fF][fF]";
 const DURATION: &str = r"[+-]?(0|(([0-9]+\.?[0-9]*|\.[0-9]+)(ns|us|µs|μs|ms|s|m|h|d|w))+)";
-const BYTES: &str = r"[+-]?[0-9]+|([0-9]+\.?[0-9]*|\.[0-9]+) ?([bB]|[kKmMgGtTpP]([iI]?[bB])?)?";
+const BYTES: &str = r"[+-]?[0-9]+|[+]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)? ?([bB]|[kKmMgGtTpP]([iI]?[bB])?)?";
+const UNSIGNED_BYTES: &str =
+    r"-0+|[+]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)? ?([bB]|[kKmMgGtTpP]([iI]?[bB])?)?";
 const MODE: &str = "(0o)?[+]?[0-7]+";
 const COUNT: &str = "[aA][lL][lL]|[+-]?[0-9]+";
 
@@ -213,6 +215,7 @@ fn of_form(form: Form) -> Option<String> {
         Form::Duration => DURATION,
         Form::Microseconds => return Some(format!("{INTEGER}|{DURATION}")),
         Form::Bytes => BYTES,
+        Form::UnsignedBytes => UNSIGNED_BYTES,
         Form::Mode | Form::PlainMode => MODE,
         Form::Count => COUNT,
         Form::Raw
@@ -307,7 +310,7 @@ mod tests {
         }
 
         #[test]
-        fn sizes_are_matched_as_they_are_read(text in "[-+]?[0-9.]{0,4} {0,2}[kKmMgGtTpPxX]?[iI]?[bB]?") {
+        fn sizes_are_matched_as_they_are_read(text in "[-+]?[0-9.]{0,4}(e[-+]?[0-9]{0,2})? {0,2}[kKmMgGtTpPxX]?[iI]?[bB]?") {
             let schema = super::super::BYTES;
             prop_assert_eq!(parse_bytes(&text).is_ok(), matches(&schema, &text));
         }

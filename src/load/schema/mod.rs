@@ -93,7 +93,7 @@ pub(super) enum Merge {
     Names,
     /// By key if the drivers agree.
     Logging,
-    /// By subnet.
+    /// The later pools, over the earlier ones of the same subnets.
     Pools,
 }
 
@@ -147,6 +147,8 @@ pub(super) enum Form {
     /// A number of microseconds or a duration.
     Microseconds,
     Bytes,
+    /// As [`Self::Bytes`], but not negative.
+    UnsignedBytes,
     /// A command line: shell words or a list.
     Words,
     /// A probe: text is run by a shell.
@@ -190,6 +192,8 @@ pub(super) enum Keep {
     NotTrue,
     /// Always.
     Always,
+    /// As [`Self::NotEmpty`], but in YAML only.
+    OnlyYaml,
     /// Never.
     Never,
 }

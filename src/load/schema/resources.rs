@@ -39,7 +39,7 @@ pub(super) const BUILD: Schema = Schema::object(&[
     field("secrets", Schema::list(&FILE_REFERENCE)).about("Secrets that RUN steps can mount"),
     field(
         "shm_size",
-        Schema::of(Types::INTEGER.or(Types::STRING), Form::Bytes),
+        Schema::of(Types::INTEGER.or(Types::STRING), Form::UnsignedBytes),
     )
     .about("Size of /dev/shm during the build"),
     field("tags", LINES.unique(Unique::Key)).about("More names of the image"),

@@ -189,7 +189,7 @@ pub(in crate::load) static SERVICE: Schema = Schema::object(&[
     field("secrets", REFERENCES.unique(Unique::Secret))
         .about("Secrets that are mounted into the container"),
     field("security_opt", TEXTS).about("Security options, such as no-new-privileges:true"),
-    field("shm_size", BYTES).about("Size of /dev/shm, such as 64m"),
+    field("shm_size", BYTES.form(Form::UnsignedBytes)).about("Size of /dev/shm, such as 64m"),
     field("stdin_open", FLAG).about("Keep standard input open"),
     kept("stop_grace_period", DURATION, Keep::IfSet)
         .about("How long to wait for the end before killing"),
