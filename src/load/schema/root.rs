@@ -21,8 +21,13 @@ pub(in crate::load) static ROOT: Schema = Schema::object(&[
     field("secrets", Schema::map(&SECRET, Keys::Names))
         .about("Sensitive files that services can be given"),
     field("configs", Schema::map(&CONFIG, Keys::Names)).about("Files that services can be given"),
-    field("models", Schema::map(&MODEL, Keys::NamesLeniently))
-        .about("AI models that services can use"),
+    // Docker Compose leaves them out of JSON, too.
+    kept(
+        "models",
+        Schema::map(&MODEL, Keys::NamesLeniently),
+        Keep::OnlyYaml,
+    )
+    .about("AI models that services can use"),
 ]);
 
 const INCLUDE: Schema = Schema::object(&[
@@ -105,33 +110,43 @@ const VOLUME: Schema = Schema::object(&[
 .printed_if_null()
 .path(PathRule::Device);
 
-const FILE: Schema = TEXT.path(PathRule::Portable);
-const PLAIN_LABELS: Schema = LABELS.unique(Unique::No).merge(Merge::Deep);
+// What secrets, configs and models have in common.
+const NAME: Field = field("name", TEXT).about("Name outside of the project");
+const FILE: Field = field("file", TEXT.path(PathRule::Portable)).about("File with the content");
+const VARIABLE: Field = field("environment", TEXT).about("Variable with the content");
+const LABELED: Field =
+    field("labels", LABELS.unique(Unique::No).merge(Merge::Deep)).about("Labels of the resource");
+const TEMPLATE: Field = field("template_driver", TEXT).about("Accepted for Swarm");
+// Printed with the other extensions.
+const ON_CHANGE: Field = kept("x-on-change", TEXT, Keep::Never)
+    .about("What a running container is told of a new content: by default it is recreated")
+    .examples(&["recreate", "restart", "signal:SIGHUP"]);
 
-const SECRET_FIELDS: &[Field] = &[
-    field("name", TEXT).about("Name outside of the project"),
-    field("file", FILE).about("File with the content"),
-    field("environment", TEXT).about("Variable with the content"),
+const SECRET: Schema = Schema::object(&[
+    NAME,
+    FILE,
+    VARIABLE,
     field("external", LENIENT_EXTERNAL).about("The secret exists already in the platform"),
-    field("labels", PLAIN_LABELS).about("Labels of the secret"),
+    LABELED,
     field("driver", TEXT).about("Accepted for Swarm"),
     field("driver_opts", OPTIONS).about("Accepted for Swarm"),
-    field("template_driver", TEXT).about("Accepted for Swarm"),
-];
-const SECRET: Schema = Schema::object(SECRET_FIELDS);
+    TEMPLATE,
+    ON_CHANGE,
+]);
 
 const CONFIG: Schema = Schema::object(&[
-    field("name", TEXT).about("Name outside of the project"),
-    field("file", FILE).about("File with the content"),
-    field("environment", TEXT).about("Variable with the content"),
+    NAME,
+    FILE,
+    VARIABLE,
     field("content", TEXT).about("The content itself, in which variables are replaced"),
     field("external", LENIENT_EXTERNAL).about("The config exists already in the platform"),
-    field("labels", PLAIN_LABELS).about("Labels of the config"),
-    field("template_driver", TEXT).about("Accepted for Swarm"),
+    LABELED,
+    TEMPLATE,
+    ON_CHANGE,
 ]);
 
 const MODEL: Schema = Schema::object(&[
-    field("name", TEXT).about("Name outside of the project"),
+    NAME,
     field("model", TEXT).about("Reference of the model in a registry"),
     field("context_size", Schema::of(Types::INTEGER, Form::Integer))
         .about("Most tokens of context"),
