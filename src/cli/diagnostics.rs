@@ -5,7 +5,9 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use annotate_snippets::renderer::DecorStyle;
-use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet};
+use annotate_snippets::{
+    Annotation, AnnotationKind, Element, Group, Level, Origin, Renderer, Snippet,
+};
 use serde::Serialize;
 
 use super::ui::paint;
@@ -32,6 +34,10 @@ impl Default for Style {
 const MOST_DRAWN: usize = 20;
 /// Diagnostics that are told at all.
 const MOST_TOLD: usize = 60;
+/// Bytes of a source that are drawn whole. Drawing goes through all text that it is given.
+const MOST_SHOWN: usize = 16 << 10;
+/// Bytes on both sides of a place that are drawn of a longer text.
+const AROUND: usize = 200;
 
 /// Draws diagnostics one after the other, with an empty line between them and a newline at the end.
 pub(crate) fn render<'d>(
@@ -110,9 +116,7 @@ fn render_one(diagnostic: &Diagnostic, sources: &SourceMap, style: Style) -> Str
     };
     let title = level.primary_title(visible(&diagnostic.message));
     let mut group = Group::with_title(title);
-    for snippet in snippets(&diagnostic.labels, sources) {
-        group = group.element(snippet);
-    }
+    group = group.elements(snippets(&diagnostic.labels, sources));
     for link in &diagnostic.chain {
         group = group.element(Level::NOTE.message(format!("{} from {}", link.verb, link.origin)));
     }
@@ -134,47 +138,82 @@ fn render_one(diagnostic: &Diagnostic, sources: &SourceMap, style: Style) -> Str
 }
 
 /// One snippet for each file, that of the first label first.
-fn snippets<'s>(
-    labels: &'s [Label],
-    sources: &'s SourceMap,
-) -> Vec<Snippet<'s, annotate_snippets::Annotation<'s>>> {
+fn snippets<'s>(labels: &'s [Label], sources: &'s SourceMap) -> Vec<Element<'s>> {
     let mut files: Vec<&Path> = Vec::new();
     for label in labels {
         if !files.contains(&label.file.as_path()) {
             files.push(&label.file);
         }
     }
-    files
-        .into_iter()
-        .filter_map(|file| {
-            let source = sources.find(file)?;
-            let (lines, first_line) = lines_of(source, labels);
-            let mut snippet = Snippet::source(&source.text[lines.clone()])
-                .path(file.display().to_string())
+    let mut elements = Vec::new();
+    for file in files {
+        let Some(source) = sources.find(file) else {
+            continue;
+        };
+        let path = file.display().to_string();
+        let (lines, first_line) = lines_of(source, labels);
+        if lines.len() <= MOST_SHOWN {
+            let annotations = annotations(&source.text, &lines, file, labels);
+            let snippet = Snippet::source(&source.text[lines])
+                .path(path)
                 .line_start(first_line);
-            for (index, label) in labels.iter().enumerate() {
-                if label.file != file {
-                    continue;
-                }
-                let kind = if index == 0 {
-                    AnnotationKind::Primary
-                } else {
-                    AnnotationKind::Context
-                };
-                let range = shown_range(&source.text, label);
-                let mut annotation = kind.span(range.start - lines.start..range.end - lines.start);
-                if !label.text.is_empty() {
-                    annotation = annotation.label(visible(&label.text));
-                }
-                snippet = snippet.annotation(annotation);
-            }
-            Some(snippet)
-        })
-        .collect()
+            elements.push(snippet.annotations(annotations).into());
+        } else if let Some(label) = labels.iter().find(|label| label.file == file) {
+            // A part of a line does not know its column.
+            let origin = Origin::path(path)
+                .line(label.line as usize)
+                .char_column(label.column as usize);
+            let part = part_of_line(&source.text, label);
+            let annotations = annotations(&source.text, &part, file, labels);
+            let snippet = Snippet::source(&source.text[part]).line_start(label.line as usize);
+            elements.push(origin.into());
+            elements.push(snippet.annotations(annotations).into());
+        }
+    }
+    elements
+}
+
+/// The labels of a file that lie in the part of it that is shown.
+fn annotations<'s>(
+    text: &str,
+    shown: &std::ops::Range<usize>,
+    file: &Path,
+    labels: &'s [Label],
+) -> Vec<Annotation<'s>> {
+    let mut annotations = Vec::new();
+    for (index, label) in labels.iter().enumerate() {
+        let range = shown_range(text, label);
+        if label.file != file || range.start < shown.start || range.start > shown.end {
+            continue;
+        }
+        let kind = if index == 0 {
+            AnnotationKind::Primary
+        } else {
+            AnnotationKind::Context
+        };
+        let end = range.end.min(shown.end);
+        let annotation = kind.span(range.start - shown.start..end - shown.start);
+        annotations.push(if label.text.is_empty() {
+            annotation
+        } else {
+            annotation.label(visible(&label.text))
+        });
+    }
+    annotations
+}
+
+/// What is around a label on its line.
+fn part_of_line(text: &str, label: &Label) -> std::ops::Range<usize> {
+    let range = shown_range(text, label);
+    let start = floor(text, range.start.saturating_sub(AROUND));
+    let end = floor(text, range.end.min(range.start + AROUND) + AROUND);
+    let before = text[start..range.start].rfind('\n');
+    let after = text[range.start..end].find('\n');
+    let start = before.map_or(start, |newline| start + newline + 1);
+    start..after.map_or(end, |newline| range.start + newline)
 }
 
 /// From the line of the first label in a source to that of the last, and the number of the first line.
-/// Drawing goes through all text that it is given, so it is not given a whole large file.
 fn lines_of(source: &Source, labels: &[Label]) -> (std::ops::Range<usize>, usize) {
     let ranges = labels
         .iter()
@@ -262,6 +301,23 @@ mod tests {
           |
         1 | é: 1
           |    ^
+        ");
+    }
+
+    #[test]
+    fn of_a_very_long_line_only_a_part_is_drawn() {
+        let (before, after) = ("é, ".repeat(MOST_SHOWN), ", x".repeat(MOST_SHOWN));
+        let text = format!("a: [{before}wrong{after}]\nb: 1\n");
+        let start = text.find("wrong").unwrap();
+        let (mut diagnostic, sources) = diagnostic(&text, start..start + 5);
+        diagnostic.labels[0].column = 49_157;
+        insta::assert_snapshot!(render([&diagnostic], &sources, Style::default()), @r"
+        error: not \u{1b}[31mred
+         --> compose.yaml:1:49157
+          |
+         ::: 
+        1 | ...é, é, é, é, é, é, é, é, é, é, é, é, é, é, wrong, x, x, x, x, x, x, x, x, x, x, x, x, x, x,...
+          |                                              ^^^^^
         ");
     }
 

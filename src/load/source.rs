@@ -26,6 +26,8 @@ pub struct Source {
     pub reason: Reason,
     /// Offsets at which lines start.
     lines: Vec<u32>,
+    /// Whether every byte is a character, so that columns need no counting.
+    is_ascii: bool,
 }
 
 impl Source {
@@ -36,6 +38,7 @@ impl Source {
             .map(|at| u32::try_from(at).unwrap_or(u32::MAX))
             .collect();
         Self {
+            is_ascii: text.is_ascii(),
             path,
             text,
             reason,
@@ -48,10 +51,12 @@ impl Source {
         let line = self.lines.partition_point(|start| *start <= at).max(1);
         let start = self.lines[line - 1] as usize;
         let end = (at as usize).min(self.text.len());
-        let column = self
-            .text
-            .get(start..end)
-            .map_or(0, |before| before.chars().count());
+        let before = self.text.get(start..end).unwrap_or_default();
+        let column = if self.is_ascii {
+            before.len()
+        } else {
+            before.chars().count()
+        };
         (
             u32::try_from(line).unwrap_or(u32::MAX),
             u32::try_from(column + 1).unwrap_or(u32::MAX),
