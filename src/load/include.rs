@@ -47,15 +47,6 @@ fn entries(session: &mut Session<'_>, list: &Node) -> Vec<Include> {
     if list.is_null() {
         return Vec::new();
     }
-    let errors = session.errors.len();
-    let entries = entries_of(session, list);
-    if session.checkpoint_since(errors).is_err() {
-        session.mark_left_out(None);
-    }
-    entries
-}
-
-fn entries_of(session: &mut Session<'_>, list: &Node) -> Vec<Include> {
     let Some(items) = list.as_sequence() else {
         let problem =
             Problem::error(format!("`include` must be a list, not {}", list.kind())).at(list.span);
@@ -64,19 +55,25 @@ fn entries_of(session: &mut Session<'_>, list: &Node) -> Vec<Include> {
             None => problem,
         };
         session.error(problem);
+        session.mark_left_out(None);
         return Vec::new();
     };
     items
         .iter()
         .enumerate()
-        .filter_map(|(index, item)| entry(session, item, index))
+        .filter_map(|(index, item)| {
+            let entry = entry(session, item, index);
+            if entry.is_none() {
+                session.mark_left_out(None);
+            }
+            entry
+        })
         .collect()
 }
 
 fn entry(session: &mut Session<'_>, item: &Node, index: usize) -> Option<Include> {
     // What could not be interpolated names no file.
     if session.is_useless(item) {
-        session.mark_left_out(None);
         return None;
     }
     if let Some(text) = item.as_str() {
