@@ -1,8 +1,8 @@
 //! Golden cases of `compose config`: a folder of `compose-fixtures/` each.
 //!
 //! A folder holds files of a project, `arguments` if the command is not plain `config`, `environment`
-//! if variables are set, and what is expected: `expected.yaml` on standard output, `expected.err` on
-//! standard error. `UPDATE_FIXTURES=1` writes what comes out instead of comparing it.
+//! if variables are set, and what is expected: `expected.yaml` on standard output (`expected.txt` if it is
+//! no Compose file), `expected.err` on standard error. `UPDATE_FIXTURES=1` writes what comes out instead of comparing it.
 
 use std::path::Path;
 use std::process::Command;
@@ -31,11 +31,15 @@ fn check(file: &Path) -> Outcome {
     let stdout = shown(output.stdout)?;
     let stderr = shown(output.stderr)?;
 
-    let expects_success = folder.join("expected.yaml").exists();
+    let data = ["expected.txt", "expected.yaml"]
+        .into_iter()
+        .find(|name| folder.join(name).exists());
+    let expects_success = data.is_some();
     if output.status.success() != expects_success {
         return Err(format!("{}\n{stdout}{stderr}", output.status).into());
     }
-    for (name, found) in [("expected.yaml", stdout), ("expected.err", stderr)] {
+    let data = data.unwrap_or("expected.yaml");
+    for (name, found) in [(data, stdout), ("expected.err", stderr)] {
         if std::env::var_os("UPDATE_FIXTURES").is_some() {
             if !found.is_empty() {
                 std::fs::write(folder.join(name), &found)?;
@@ -51,5 +55,5 @@ fn check(file: &Path) -> Outcome {
 }
 
 datatest_stable::harness! {
-    { test = check, root = "compose-fixtures", pattern = r"expected\.(yaml|err)$" },
+    { test = check, root = "compose-fixtures", pattern = r"expected\.(yaml|txt|err)$" },
 }
