@@ -214,6 +214,38 @@ fn a_full_disk_is_one_clear_error_and_leaves_nothing() {
 }
 
 #[test]
+fn an_image_in_the_first_format_is_refused() {
+    World::run(|world| {
+        let server = r#"
+from http.server import BaseHTTPRequestHandler, HTTPServer
+class Old(BaseHTTPRequestHandler):
+    def do_GET(self):
+        body = b'{"schemaVersion": 1, "name": "app", "tag": "1", "fsLayers": []}'
+        self.send_response(200)
+        self.send_header("Content-Type", "application/vnd.docker.distribution.manifest.v1+prettyjws")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        if self.command == "GET":
+            self.wfile.write(body)
+    do_HEAD = do_GET
+HTTPServer(("127.0.0.1", 5010), Old).serve_forever()"#;
+        let server = world.command("python3").args(["-c", server]).start();
+        let answers = || world.get("http://127.0.0.1:5010/v2/").status.success();
+        eventually("the old registry answers", answers);
+        let project = world.project("old", &one_service("localhost:5010/app:1", ""));
+        let failed = project.compose("up -d").failure();
+        assert!(
+            failed.stderr.contains("is in the first Docker format"),
+            "{failed}"
+        );
+        assert!(failed.stderr.contains("compose.yaml:3:12"), "{failed}");
+        assert_eq!(leases(world), "");
+        server.signal(Signal::KILL);
+        let _output = server.finish();
+    });
+}
+
+#[test]
 fn each_kind_of_failure_says_what_to_do() {
     World::run(|world| {
         let mut registry = Registry::start(world);

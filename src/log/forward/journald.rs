@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use regex::Regex;
+
 use super::wire::Address;
 use super::{About, Message, severity, short};
 
@@ -15,24 +17,37 @@ pub(super) fn is_there() -> bool {
     Path::new(SOCKET).exists()
 }
 
-/// Labels and variables that become fields, by name.
+/// Labels and variables that become fields.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Extra {
-    labels: Vec<String>,
-    variables: Vec<String>,
+    pub(super) labels: Names,
+    pub(super) variables: Names,
 }
 
-impl Extra {
-    /// Lists of names, parted by commas.
-    pub(super) fn new(labels: &str, variables: &str) -> Self {
-        let names = |text: &str| {
-            let names = text.split(',').filter(|name| !name.is_empty());
-            names.map(str::to_owned).collect()
-        };
-        Self {
-            labels: names(labels),
-            variables: names(variables),
-        }
+/// Names that were chosen, by themselves or by an expression.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Names {
+    list: Vec<String>,
+    pattern: Option<Regex>,
+}
+
+impl Names {
+    /// `list`: parted by commas. An empty `pattern` chooses nothing.
+    pub(super) fn new(list: &str, pattern: &str) -> Result<Self, regex::Error> {
+        let names = list.split(',').filter(|name| !name.is_empty());
+        let pattern = (!pattern.is_empty()).then(|| Regex::new(pattern));
+        Ok(Self {
+            list: names.map(str::to_owned).collect(),
+            pattern: pattern.transpose()?,
+        })
+    }
+
+    fn have(&self, name: &str) -> bool {
+        self.list.iter().any(|listed| listed == name)
+            || self
+                .pattern
+                .as_ref()
+                .is_some_and(|pattern| pattern.is_match(name))
     }
 }
 
@@ -56,16 +71,14 @@ impl Encoder {
         for (name, value) in own {
             field(&mut common, name, value.as_bytes());
         }
-        let labels = extra.labels.iter();
-        let labels = labels.filter_map(|name| Some((name, about.labels.get(name)?.as_str())));
-        let variables = extra.variables.iter().filter_map(|name| {
-            let mut pairs = about
-                .environment
-                .iter()
-                .filter_map(|pair| pair.split_once('='));
-            let (_, value) = pairs.find(|(key, _)| key == name)?;
-            Some((name, value))
-        });
+        let labels = about.labels.iter();
+        let labels = labels
+            .map(|(name, value)| (name.as_str(), value.as_str()))
+            .filter(|(name, _)| extra.labels.have(name));
+        let variables = about.environment.iter();
+        let variables = variables
+            .filter_map(|pair| pair.split_once('='))
+            .filter(|(name, _)| extra.variables.have(name));
         for (name, value) in labels.chain(variables) {
             let name = field_name(name);
             if !name.is_empty() {
@@ -124,11 +137,16 @@ mod tests {
             id: "0123456789abcdef".into(),
             name: "shop-web-1".into(),
             image: "nginx:1".into(),
-            labels: [("my.tier".to_owned(), "front".to_owned())].into(),
+            labels: [("my.tier", "front"), ("other", "1")]
+                .map(|(name, value)| (name.to_owned(), value.to_owned()))
+                .into(),
             environment: vec!["_MODE=a\nb".into(), "OTHER=1".into()],
             ..About::default()
         };
-        let extra = Extra::new("my.tier,none", "_MODE");
+        let extra = Extra {
+            labels: Names::new("my.tier,none", "").unwrap(),
+            variables: Names::new("", "^_M").unwrap(),
+        };
         let encoder = Encoder::new(&about, "the tag".into(), &extra);
         let message = Message {
             origin: Origin::Stderr,

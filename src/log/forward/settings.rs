@@ -63,7 +63,7 @@ impl Destination {
         let driver = logging.driver.as_deref().unwrap_or_default();
         let own: &[&str] = match driver {
             "syslog" => &["syslog-address", "syslog-facility", "syslog-format"],
-            "journald" => &["labels", "env"],
+            "journald" => &["labels", "labels-regex", "env", "env-regex"],
             _ => return Ok(None),
         };
         if let Some((name, value)) = logging
@@ -116,7 +116,15 @@ impl Destination {
             };
             (parsed, kind)
         } else {
-            let fields = journald::Extra::new(option("labels"), option("env"));
+            let chosen = |list: &str, pattern: &str| {
+                let text = option(pattern);
+                let chosen = journald::Names::new(option(list), text);
+                chosen.map_err(|error| invalid(pattern, text, error.to_string()))
+            };
+            let fields = journald::Extra {
+                labels: chosen("labels", "labels-regex")?,
+                variables: chosen("env", "env-regex")?,
+            };
             (journald::address(), Kind::Journald { fields })
         };
         Ok(Some(Self {
@@ -174,6 +182,8 @@ mod tests {
         assert!(parsed("syslog", &[]).unwrap().is_some());
         let options = [("tag", "{{.DaemonName}}/{{.Name}}"), ("labels", "tier")];
         assert!(parsed("journald", &options).unwrap().is_some());
+        let error = parsed("journald", &[("env-regex", "(")]).unwrap_err();
+        assert!(error.starts_with("logging.options.env-regex: `(` is not valid: "));
     }
 
     #[test]

@@ -294,6 +294,24 @@ fn two_state_roots_on_one_host_do_not_break_one_another() {
 }
 
 #[test]
+fn a_sandbox_of_somebody_else_is_not_taken_over() {
+    on_private_host(|world| async move {
+        world.network("a").await;
+        let mine = world.sandbox("web", &["a"], &[port(None, 8001, 80)]).await;
+        mine.at.serve(80, "mine");
+        let mut theirs = spec("web", &["a"], &[]);
+        theirs.labels.insert("project".into(), "other".into());
+        let refused = world.networks.create_sandbox(&theirs).await;
+        let taken = refused.expect_err("taken");
+        assert!(
+            matches!(taken, NetworkError::SandboxTaken { .. }),
+            "{taken:?}"
+        );
+        assert!(world.outside.ask(UPLINK, 8001).starts_with("mine"));
+    });
+}
+
+#[test]
 fn subnets_stay_away_from_routes_networks_and_each_other() {
     on_private_host(|world| async move {
         let first = world.network("a").await.subnets[0].subnet;
