@@ -159,7 +159,7 @@ impl CommandError {
         for failure in &self.failures {
             text.push_str(&paint(color, "1;31", "error:"));
             text.push(' ');
-            text.push_str(&headline(failure));
+            text.push_str(&failure.headline());
             text.push('\n');
             for cause in &failure.causes {
                 text.push_str("  caused by: ");
@@ -189,7 +189,7 @@ impl CommandError {
         let hints = self.all_hints();
         let mut text = String::new();
         for failure in &self.failures {
-            let mut object = json!({"error": true, "message": headline(failure).trim_end()});
+            let mut object = json!({"error": true, "message": failure.headline().trim_end()});
             if !failure.resource.is_empty() {
                 object["resource"] = failure.resource.clone().into();
             }
@@ -218,14 +218,6 @@ impl CommandError {
             }
         }
         hints
-    }
-}
-
-fn headline(failure: &Failure) -> String {
-    if failure.resource.is_empty() || failure.message.contains(&failure.resource) {
-        failure.message.clone()
-    } else {
-        format!("{}: {}", failure.resource, failure.message)
     }
 }
 

@@ -246,6 +246,7 @@ impl Context {
             address: self.globals.address.clone(),
             namespace: self.globals.namespace.clone(),
             parallel: self.parallel(),
+            program: None,
         }
     }
 }

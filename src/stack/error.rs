@@ -66,6 +66,12 @@ pub enum StackError {
     NoContainers { project: String },
     #[error("service \"{service}\" is not running{}", container_number(*.index))]
     NotRunning { service: String, index: u32 },
+    #[error("no port {port}/{protocol} for container {container}")]
+    NotPublished {
+        container: String,
+        port: u16,
+        protocol: String,
+    },
     /// The runtime could not start a command; `code` is 126 or 127.
     #[error("{message}")]
     Refused { code: u8, message: String },

@@ -51,6 +51,15 @@ pub struct ExecSession {
     _lock: File,
 }
 
+/// What a process left that ran to its end. Bytes that are no UTF-8 are replaced.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ExecOutput {
+    /// Exit code; 128 and more: by a signal.
+    pub code: u32,
+    pub stdout: String,
+    pub stderr: String,
+}
+
 #[derive(Debug)]
 struct Exited {
     code: u32,
@@ -265,6 +274,30 @@ fn lock(folder: &Path) -> io::Result<File> {
     // It has its name only when it is locked.
     std::fs::rename(new, path)?;
     Ok(file)
+}
+
+impl ExecSession {
+    /// Reads what the process writes, to its end. Its standard input is closed first.
+    pub async fn output(mut self) -> Result<ExecOutput, StackError> {
+        drop(self.take_stdin());
+        self.close_stdin().await?;
+        let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
+        loop {
+            match self.next().await? {
+                SessionOutput::Stdout(bytes) => stdout.extend(bytes),
+                SessionOutput::Stderr(bytes) => stderr.extend(bytes),
+                SessionOutput::Gap => {}
+                SessionOutput::Exited(code) => {
+                    let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+                    return Ok(ExecOutput {
+                        code,
+                        stdout: text(stdout),
+                        stderr: text(stderr),
+                    });
+                }
+            }
+        }
+    }
 }
 
 impl Session for ExecSession {

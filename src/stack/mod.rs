@@ -25,6 +25,7 @@ mod run;
 mod session;
 mod stats;
 mod sync;
+mod temporary;
 mod top;
 mod up;
 mod volumes;
@@ -41,7 +42,7 @@ pub use self::attachment::{AttachRequest, Attachment};
 pub use self::copy::{Copied, CopyDirection, CopyError, CopyRequest, HostEnd};
 pub use self::error::StackError;
 pub use self::events::{EventSelection, EventStream, ProjectEvent};
-pub use self::exec::{ExecRequest, ExecSession};
+pub use self::exec::{ExecOutput, ExecRequest, ExecSession};
 pub use self::images::ContainerImage;
 pub use self::list::{ProjectSummary, list};
 pub use self::live::Live;
@@ -55,6 +56,7 @@ pub use self::resume::{Resumption, recorded_projects};
 pub use self::run::{RunRequest, Started};
 pub use self::session::{Session, SessionOutput};
 pub use self::stats::{ContainerStats, Sampler};
+pub use self::temporary::{TemporaryStack, TemporaryStackBuilder, TemporaryStackError};
 pub use self::top::ContainerProcesses;
 pub use self::up::Outcome;
 pub use self::volumes::VolumeSummary;
@@ -81,6 +83,8 @@ pub struct StackOptions {
     pub namespace: String,
     /// How many steps of a request may run at the same time; the supervisor's choice if not said.
     pub parallel: Option<NonZeroUsize>,
+    /// The binary `compose`, which supervisors run; this program if not said.
+    pub program: Option<PathBuf>,
 }
 
 /// One project on this host. Connects to containerd when it is first needed.

@@ -5,6 +5,8 @@ use std::net::IpAddr;
 use indexmap::IndexMap;
 use serde::Serialize;
 
+use super::{ContainerSummary, Stack, StackError};
+
 /// One port of a container; `PublishedPort` is 0 for one that is only exposed.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "PascalCase")]
@@ -79,6 +81,41 @@ fn join(address: &str, port: &str) -> String {
     match address.parse() {
         Ok(IpAddr::V6(_)) => format!("[{address}]:{port}"),
         _ => format!("{address}:{port}"),
+    }
+}
+
+impl Stack {
+    /// Where port `port` of a container of `service` is published. `index`: number of the replica; 0: the first one.
+    pub async fn published(
+        &self,
+        service: &str,
+        index: u32,
+        port: u16,
+        protocol: &str,
+    ) -> Result<Publisher, StackError> {
+        let containers = self.ps().await?.into_iter().filter(|container| {
+            container.service == service
+                && !container.one_off
+                && (index == 0 || container.number() == Some(index))
+        });
+        let Some(container) = containers.min_by_key(ContainerSummary::number) else {
+            return Err(StackError::NotRunning {
+                service: service.into(),
+                index: 0,
+            });
+        };
+        let is_wanted = |found: &Publisher| {
+            found.target_port == port && found.published_port != 0 && found.protocol == protocol
+        };
+        container
+            .publishers
+            .into_iter()
+            .find(is_wanted)
+            .ok_or_else(|| StackError::NotPublished {
+                container: container.name,
+                port,
+                protocol: protocol.into(),
+            })
     }
 }
 

@@ -100,7 +100,7 @@ impl Stack {
         self.record_engine(containers)?;
         let options = containers.engine.options();
         let settings = LaunchSettings {
-            program: None,
+            program: self.options.program.clone(),
             address: Some(options.address.display().to_string()),
             namespace: Some(options.namespace.clone()),
         };

@@ -417,7 +417,8 @@ fn install(state: &StateRoot, original: &Path) -> Result<PathBuf, LaunchError> {
     let name = format!("{:016x}", u64::from_be_bytes(name));
     let path = folder.join(format!("compose-{name}"));
     if !path.exists() {
-        let temporary = folder.join(format!(".compose-{name}.{}", std::process::id()));
+        let own = crate::sys::random_hex(8);
+        let temporary = folder.join(format!(".compose-{name}.{own}"));
         let mut copy = OpenOptions::new()
             .write(true)
             .create(true)
@@ -425,12 +426,15 @@ fn install(state: &StateRoot, original: &Path) -> Result<PathBuf, LaunchError> {
             .mode(0o700)
             .open(&temporary)
             .map_err(failed())?;
-        let copied =
-            io::copy(&mut source, &mut copy).and_then(|_| std::fs::rename(&temporary, &path));
-        if let Err(error) = copied {
-            std::fs::remove_file(&temporary).ok();
-            return Err(failed()(error));
-        }
+        let placed = io::copy(&mut source, &mut copy).and_then(|_| {
+            // Not in place of the copy that another made meanwhile: it may run, and would not find itself any more.
+            match std::fs::hard_link(&temporary, &path) {
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+                placed => placed,
+            }
+        });
+        std::fs::remove_file(&temporary).ok();
+        placed.map_err(failed())?;
         remove_old_copies(&folder, &path);
     }
     Ok(path)
@@ -469,6 +473,31 @@ pub(super) fn lock_program() -> io::Result<File> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn of_copies_that_are_made_at_once_the_first_stays() {
+        let (root, state) = state();
+        let original = root.path().join("compose");
+        std::fs::write(&original, vec![7; 1 << 20]).unwrap();
+        let install = || {
+            let copy = install(&state, &original).unwrap();
+            (std::fs::metadata(&copy).unwrap().ino(), copy)
+        };
+        let copies: std::collections::BTreeSet<_> = std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..8).map(|_| scope.spawn(install)).collect();
+            threads
+                .into_iter()
+                .map(|thread| thread.join().unwrap())
+                .collect()
+        });
+        assert_eq!(copies.len(), 1, "{copies:?}");
+        let (_, copy) = copies.first().unwrap();
+        assert_eq!(std::fs::read(copy).unwrap(), vec![7; 1 << 20]);
+        assert_eq!(
+            std::fs::read_dir(copy.parent().unwrap()).unwrap().count(),
+            1
+        );
+    }
 
     fn state() -> (tempfile::TempDir, StateRoot) {
         let root = tempfile::tempdir().unwrap();

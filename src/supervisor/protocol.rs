@@ -286,6 +286,29 @@ impl Failure {
         }
     }
 
+    /// What failed, in one line.
+    pub fn headline(&self) -> String {
+        if self.resource.is_empty() || self.message.contains(&self.resource) {
+            self.message.clone()
+        } else {
+            format!("{}: {}", self.resource, self.message)
+        }
+    }
+
+    /// All that is known of it, in several lines.
+    pub fn report(&self) -> String {
+        let mut lines = vec![self.headline()];
+        lines.extend(
+            self.causes
+                .iter()
+                .map(|cause| format!("  caused by: {cause}")),
+        );
+        let details = self.details.iter().flat_map(|detail| detail.lines());
+        lines.extend(details.map(|line| format!("  | {line}")));
+        lines.extend(self.hints.iter().map(|hint| format!("hint: {hint}")));
+        lines.join("\n")
+    }
+
     /// A failure of `resource` with the whole chain of `error`.
     pub fn from_error(
         resource: impl Into<String>,
