@@ -24,7 +24,7 @@ use crate::network::{NetworkError, SandboxSpec};
 use crate::reconcile::apply::Effects;
 use crate::reconcile::desired::{complete, record_parent};
 use crate::reconcile::diff::mask_secrets;
-use crate::reconcile::plan::{Action, Plan, Step, UpOptions};
+use crate::reconcile::plan::{Action, Plan, Reason, Step, UpOptions};
 
 /// Time after which a lease ends even if nobody ends it; a pull over a slow line must fit in.
 const LEASE: Duration = Duration::from_hours(24);
@@ -460,6 +460,45 @@ impl RequestEffects {
         Ok(())
     }
 
+    /// The newest container of each slot of a service.
+    fn replicas(&self, service: &str) -> BTreeMap<String, UnitHandle> {
+        let mut units = self.worker.units();
+        units.retain(|unit| {
+            unit.service == service && !unit.one_off && !self.replaced.contains(&unit.id)
+        });
+        units.sort_by_key(|unit| unit.created_at);
+        let by_name = units.into_iter().map(|unit| (unit.name.clone(), unit));
+        by_name.collect()
+    }
+
+    /// Of the containers that were waited for on behalf of the user, those that were ready for a moment only.
+    pub(super) async fn relapsed(&self, plan: &Plan, failures: &[Failure]) -> Vec<Failure> {
+        let mut relapsed = Vec::new();
+        for step in &plan.steps {
+            let Action::WaitFor {
+                service,
+                condition,
+                dependent,
+                ..
+            } = &step.action
+            else {
+                continue;
+            };
+            for unit in self.replicas(service).values() {
+                let judged = wait::judge(&unit.status.borrow().clone(), *condition, true);
+                let resource = format!("container {}", unit.name);
+                let is_told = failures.iter().any(|failure| failure.resource == resource);
+                if let (Some(Waited::Never(reason)), "", false) =
+                    (judged, dependent.as_str(), is_told)
+                {
+                    let shared = &self.worker.shared;
+                    relapsed.push(wait::failure(shared, unit, *condition, "", &reason).await);
+                }
+            }
+        }
+        relapsed
+    }
+
     async fn wait_for(
         &self,
         service: &str,
@@ -468,12 +507,7 @@ impl RequestEffects {
         dependent: &str,
         cancel: &CancellationToken,
     ) -> Result<(), Failure> {
-        let mut names: BTreeMap<String, UnitHandle> = BTreeMap::new();
-        for unit in self.worker.units() {
-            if unit.service == service && !unit.one_off && !self.replaced.contains(&unit.id) {
-                names.insert(unit.name.clone(), unit);
-            }
-        }
+        let names = self.replicas(service);
         for unit in names.values() {
             self.say(Resource::Container, &unit.name, ProgressStatus::Waiting);
         }
@@ -540,16 +574,21 @@ impl RequestEffects {
     }
 }
 
-/// The reasons of a step in one line, for states and events. Values of keys that look secret are left out.
+/// The reasons of a step in one line, for states and events.
 fn reason_text(step: &Step) -> String {
-    let mut reasons = step.reasons.clone();
-    mask_secrets(&mut reasons);
-    let reasons: Vec<_> = reasons.iter().map(ToString::to_string).collect();
-    if reasons.is_empty() {
+    if step.reasons.is_empty() {
         "up".into()
     } else {
-        reasons.join("; ")
+        reasons_text(&step.reasons)
     }
+}
+
+/// Reasons in one line. Values of keys that look secret are left out.
+pub(super) fn reasons_text(reasons: &[Reason]) -> String {
+    let mut reasons = reasons.to_vec();
+    mask_secrets(&mut reasons);
+    let reasons: Vec<_> = reasons.iter().map(ToString::to_string).collect();
+    reasons.join("; ")
 }
 
 impl Effects for RequestEffects {

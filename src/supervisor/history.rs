@@ -22,7 +22,8 @@ const FILES: u32 = 2;
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct EventRecord {
-    /// `container`, `project` (what a command asked for) or `supervisor`.
+    /// `container`, `project` (what a command asked for), `plan` (what is to be done for it), `live` (how a reload of the
+    /// files went) or `supervisor`.
     #[serde(rename = "type")]
     pub kind: String,
     /// As Docker calls it: `create`, `start`, `die` …

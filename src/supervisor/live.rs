@@ -13,6 +13,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use super::history::EventRecord;
 use super::protocol::{Failure, Hello, Reply, Request};
 use super::request::in_turn;
 use super::worker::Worker;
@@ -290,6 +291,20 @@ impl Live {
             tracing::info!("live reload: up to date with the files");
         }
         let shared = &self.worker.shared;
+        let event = EventRecord::new(
+            "live",
+            if problems.is_empty() {
+                "reload"
+            } else {
+                "refuse"
+            },
+        );
+        shared.note(&match problems.first() {
+            Some(problem) => event
+                .with("problems", problems.len())
+                .with("reason", problem),
+            None => event,
+        });
         let path = status_path(&shared.state, &shared.project);
         if let Err(error) = write_json(&path, &LiveStatus { problems }) {
             tracing::warn!(%error, "cannot note how a live reload went");

@@ -9,7 +9,7 @@ use tokio::sync::{broadcast, mpsc};
 use tokio_util::sync::CancellationToken;
 
 use super::attach::{self, Attached};
-use super::effects::{OneOffUnit, RequestEffects};
+use super::effects::{OneOffUnit, RequestEffects, reasons_text};
 use super::frame::Connection;
 use super::history::EventRecord;
 use super::protocol::{Failure, Hello, Progress, ProgressStatus, Reply, Request, Resource};
@@ -18,7 +18,7 @@ use super::worker::Worker;
 use crate::container::parse_signal;
 use crate::image::Registry;
 use crate::reconcile::apply::apply;
-use crate::reconcile::plan::Plan;
+use crate::reconcile::plan::{Change, Plan};
 use crate::reconcile::prepare::PrepareError;
 
 /// Steps that run at the same time if the command does not say; more gains nothing on a few cores (`docs/architecture.md`, "Figures").
@@ -394,6 +394,12 @@ async fn execute(
     for reference in plan.unchanged_images() {
         say_of(replies, Resource::Image, reference, ProgressStatus::Pulled);
     }
+    if matches!(request, Request::Up { .. }) {
+        worker.mend_firewall().await;
+    }
+    for change in plan.changes.iter().filter(|change| !change.is_none()) {
+        worker.shared.note(&planned_change(change));
+    }
     let effects = RequestEffects::new(
         Arc::clone(worker),
         request,
@@ -419,6 +425,8 @@ async fn execute(
         }
     };
     let (mut failures, late) = work.await;
+    let relapsed = effects.relapsed(&plan, &failures).await;
+    failures.extend(relapsed);
     if late {
         let seconds = patience.unwrap_or_default();
         failures.push(Failure::new(
@@ -435,6 +443,18 @@ async fn execute(
         worker.remove_sandbox(name).await;
     }
     Answer::of(failures)
+}
+
+/// What is to happen to a resource, and why.
+fn planned_change(change: &Change) -> EventRecord {
+    let mut event = EventRecord::new("plan", &change.change)
+        .with("kind", &change.kind)
+        .with("name", &change.name);
+    if !change.reasons.is_empty() {
+        event = event.with("reason", reasons_text(&change.reasons));
+    }
+    event.service = change.service.clone().unwrap_or_default();
+    event
 }
 
 /// Gives the container of a single command to whoever asked for it. One that did not come to run goes.

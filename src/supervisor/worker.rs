@@ -41,7 +41,7 @@ const DEFAULT_NAMESPACE: &str = "default";
 /// Time after which a worker without containers looks whether it is needed.
 const IDLE: Duration = Duration::from_secs(2);
 
-/// The same for one with containers, which is rarely to find that they are gone.
+/// The same for one with containers, which is rarely to find that they are gone. As often it looks after the firewall.
 const BUSY: Duration = Duration::from_secs(10);
 
 /// How long containerd may take to clean up after a creation that was cut off.
@@ -61,6 +61,8 @@ pub enum WorkerError {
     },
     #[error("a newer program goes on")]
     Replaced,
+    #[error("a container lost who looks after it; the next worker takes it up")]
+    Broken,
 }
 
 /// One project's supervisor.
@@ -133,8 +135,14 @@ async fn supervise(mut settings: WorkerSettings) -> Result<(), WorkerError> {
         snapshotter: None,
     };
     let worker = Worker::open(settings.project, settings.state, engine, settings.holder).await?;
+    let reason = if settings.held.is_empty() {
+        "asked for by a command"
+    } else {
+        "the worker before it ended"
+    };
     worker.resume(settings.held).await?;
     let began = EventRecord::new("supervisor", "start")
+        .with("reason", reason)
         .with("containers", worker.units().len())
         .with("pid", std::process::id());
     worker.shared.note(&began);
@@ -153,6 +161,7 @@ async fn supervise(mut settings: WorkerSettings) -> Result<(), WorkerError> {
             Ok(())
         }
         () = worker.replaced.notified() => Err(WorkerError::Replaced),
+        () = worker.shared.broken.notified() => Err(WorkerError::Broken),
         () = worker.shared.holder.lost() => Err(WorkerError::Io {
             operation: "go on",
             source: io::Error::other("the keeper has ended"),
@@ -389,6 +398,15 @@ impl Worker {
     /// Removes what there is of containers that a worker before this one did not live to make: files, mounts, snapshots.
     async fn remove_unmade(&self, snapshots: &[String], records: &[ContainerRecord]) {
         let containers = &self.shared.containers;
+        for id in containers.unfinished_removals(&self.shared.project) {
+            // One whose record is still there is whoever's to remove who asks for it.
+            if records.iter().any(|record| record.id == id) {
+                continue;
+            }
+            if let Err(error) = containers.remove(&id, false).await {
+                tracing::warn!(%error, id, "cannot finish the removal of a container");
+            }
+        }
         for key in snapshots {
             // Snapshots of images that are mounted carry the container's id in front.
             let id = key.split('-').next().unwrap_or_default();
@@ -502,10 +520,12 @@ impl Worker {
         self.locked_units().get(id).cloned()
     }
 
+    /// The newest container of a slot: a recreation that was cut off leaves two.
     pub(super) fn unit_by_name(&self, name: &str) -> Option<UnitHandle> {
         self.locked_units()
             .values()
-            .find(|unit| unit.name == name)
+            .filter(|unit| unit.name == name)
+            .max_by_key(|unit| unit.created_at)
             .cloned()
     }
 
@@ -567,6 +587,21 @@ impl Worker {
         observe(engine, networks, containers, state, &self.shared.project).await
     }
 
+    /// Writes the firewall rules anew if they are not as the records ask for: another tool may have begun with a clean
+    /// sheet, or a worker been killed between the two.
+    pub(super) async fn mend_firewall(&self) {
+        match self.shared.containers.networks.mend_firewall().await {
+            Ok(false) => {}
+            Ok(true) => {
+                tracing::warn!("the firewall was not as recorded; its rules are written anew");
+                let event = EventRecord::new("network", "repair");
+                let reason = "firewall rules were not as recorded";
+                self.shared.note(&event.with("reason", reason));
+            }
+            Err(error) => tracing::error!(%error, "cannot look after the firewall"),
+        }
+    }
+
     /// Leaves nothing: the socket goes, the space of what was removed is given back, a containerd of our own that nobody
     /// uses any more ends.
     async fn close(&self) {
@@ -599,11 +634,16 @@ impl Worker {
 
     /// Returns when a request has ended and left neither container nor sandbox, or when no request comes at all.
     async fn gone(&self) {
+        let mut last_look = Instant::now();
         loop {
             // Cancel-safe: a wake that is lost is made up for by the next look.
             let is_idle = self.locked_units().is_empty();
             let patience = if is_idle { IDLE } else { BUSY };
             let _ = tokio::time::timeout(patience, self.ended.notified()).await;
+            if !is_idle && last_look.elapsed() > BUSY {
+                self.mend_firewall().await;
+                last_look = Instant::now();
+            }
             if self.connections.load(Ordering::SeqCst) > 0
                 || self.locked_live().is_some()
                 || !self.locked_units().is_empty()

@@ -138,7 +138,9 @@ fn events_tell_what_happened_and_why_and_outlive_the_project() {
             .map(|line| serde_json::from_str(line).unwrap())
             .collect();
         let actions = |service: &str| -> Vec<String> {
-            let of_service = events.iter().filter(|event| event["service"] == service);
+            let of_service = events
+                .iter()
+                .filter(|event| event["service"] == service && event["type"] == "container");
             of_service
                 .map(|event| event["action"].as_str().unwrap().to_owned())
                 .collect()
@@ -168,11 +170,33 @@ fn events_tell_what_happened_and_why_and_outlive_the_project() {
         assert!(code.unwrap()["attributes"]["exitCode"].is_string());
         let kinds = |kind: &str| events.iter().filter(|event| event["type"] == kind).count();
         assert!(kinds("project") > 4 && kinds("supervisor") > 0, "{told}");
+        let planned: Vec<_> = events
+            .iter()
+            .filter(|event| event["type"] == "plan" && event["service"] == "web")
+            .map(|event| {
+                let text = |name: &str| event["attributes"][name].as_str().unwrap_or_default();
+                format!(
+                    "{} {}: {}",
+                    event["action"].as_str().unwrap(),
+                    text("name"),
+                    text("reason")
+                )
+            })
+            .collect();
+        assert_eq!(
+            planned,
+            [
+                "create life-web-1: does not exist",
+                "recreate life-web-1: environment.LEVEL: one → two",
+                "remove life-web-1: not wanted any more",
+            ]
+        );
 
         let text = project
             .compose("events --since 10m --until 0s flaky")
             .success();
-        assert_eq!(text.stdout.lines().count(), 7, "{text}");
+        // Two lines are of the plans.
+        assert_eq!(text.stdout.lines().count(), 7 + 2, "{text}");
         assert!(text.stdout.contains(" container die "), "{text}");
         assert!(text.stdout.contains("exitCode=3"), "{text}");
 
@@ -227,6 +251,37 @@ fn followed_logs_begin_with_history_in_the_order_of_time() {
             assert_eq!(times.len(), 18, "{logs}");
             assert!(times.is_sorted(), "{words}:\n{logs}");
         }
+        let _down = project.compose("down").success();
+    });
+}
+
+#[test]
+fn followed_logs_go_on_over_restarts_and_recreations() {
+    World::run(|world| {
+        world.import_image("default");
+        let file = |value: &str| {
+            format!(
+                "services:\n  steady:\n    image: demo\n    command: sleep infinity\n    stop_grace_period: 0s\n  app:\n    image: demo\n    stop_grace_period: 0s\n    environment: {{VALUE: {value}}}\n    command: sh -c 'echo begin $$VALUE; sleep infinity'\n"
+            )
+        };
+        let project = world.project("followed", &file("one"));
+        let _up = project.compose("up -d").success();
+        let follower = project.command(["logs", "-f", "--no-log-prefix"]).start();
+        let _restart = project.compose("restart app").success();
+        project.write("compose.yaml", &file("two"));
+        let _up = project.compose("up -d").success();
+        eventually("the new container has written", || {
+            let logs = project.compose("logs --no-log-prefix").success();
+            logs.stdout == "begin two\n"
+        });
+        // The follower is told at once; it has as long as a reader needs.
+        std::thread::sleep(std::time::Duration::from_millis(500));
+        follower.signal(rustix::process::Signal::INT);
+        let followed = follower.finish();
+        assert_eq!(
+            followed.stdout, "begin one\nbegin one\nbegin two\n",
+            "{followed}"
+        );
         let _down = project.compose("down").success();
     });
 }

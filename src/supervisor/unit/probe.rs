@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use super::{Phase, Unit};
 use crate::container::{ContainerError, ExecOptions};
-use crate::engine::ContainerRecord;
+use crate::engine::{ContainerRecord, EngineError};
 use crate::state::Probe;
 use crate::supervisor::exec::{self, Outcome};
 use crate::supervisor::health::ProbeSettings;
@@ -59,9 +59,9 @@ impl Unit {
             return;
         };
         if let Err(ContainerError::Engine(error)) = &result
-            && error.is_outage()
+            && (error.is_outage() || matches!(error, EngineError::NotFound { .. }))
         {
-            // No word of the container; its processes live on without containerd.
+            // No word of the container: its processes live on without containerd, and one that is gone has ended.
             tracing::debug!(%error, container = self.desired.name, "cannot probe it");
             self.plan_probe();
             return;
@@ -76,16 +76,25 @@ impl Unit {
                 output: error.to_string(),
             }
         });
+        let reason = reason(&probe);
         let health = self.state.health.get_or_insert_default();
         if settings.record(health, probe, ran) {
             let status = health.status;
             self.save();
-            self.emit(ContainerChange::Health { status }, None);
+            self.emit(ContainerChange::Health { status }, reason);
         } else {
             self.save();
         }
         self.plan_probe();
     }
+}
+
+/// Why a probe is no good sign: its exit code and the first line that it wrote.
+fn reason(probe: &Probe) -> Option<String> {
+    let first = probe.output.trim().lines().next().unwrap_or_default();
+    let separator = if first.is_empty() { "" } else { ": " };
+    let code = probe.exit_code;
+    (code != 0).then(|| format!("probe ended with {code}{separator}{first}"))
 }
 
 async fn probe(

@@ -12,6 +12,7 @@ use super::perform;
 use crate::cli::drive::block_on;
 use crate::cli::error::{CommandError, ExitStatus};
 use crate::cli::globals::{Context, Selection, no_such_service};
+use crate::cli::ui::ProgressMode;
 use crate::graph::Graph;
 use crate::load::{LoadOptions, Loaded};
 use crate::model::Project;
@@ -31,6 +32,9 @@ pub(crate) struct UpArgs {
     dependencies: DependencyArgs,
     #[command(flatten)]
     images: ImageArgs,
+    /// Show no progress, only what goes wrong
+    #[arg(long)]
+    quiet: bool,
     /// Suppress the build output
     #[arg(long)]
     quiet_build: bool,
@@ -220,6 +224,9 @@ impl UpArgs {
 pub(crate) fn run(context: &mut Context, arguments: UpArgs) -> Result<ExitStatus, CommandError> {
     let mut arguments = arguments;
     arguments.settle()?;
+    if arguments.quiet {
+        context.ui.progress = ProgressMode::Quiet;
+    }
     let (load, loaded) = context.load_with_options(Selection {
         services: &arguments.services,
         without_dependencies: arguments.dependencies.no_deps,
