@@ -5,6 +5,7 @@
 pub mod cli;
 pub mod container;
 pub mod engine;
+mod failpoint;
 pub mod graph;
 pub mod image;
 pub mod load;

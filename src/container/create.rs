@@ -14,6 +14,7 @@ use crate::engine::spec::{
     self, ContainerSpec, Host, Namespace, Namespaces, SharedMemory, SpecMount, user,
 };
 use crate::engine::{ContainerRecord, RootMount, hex};
+use crate::failpoint::boundary;
 use crate::model::Service;
 use crate::state::{StateRoot, create_private_dir};
 
@@ -131,6 +132,7 @@ impl Containers {
             .engine
             .prepare_snapshot(id, &image.chain_id, &snapshot_labels, Some(creation.lease))
             .await?;
+        boundary("create container: snapshot");
         rootfs::complete(&root).map_err(ContainerError::io("complete the root file system"))?;
         self.prepare_root(root, planned).await?;
 
@@ -166,6 +168,7 @@ impl Containers {
         self.engine
             .create_container(&record, Some(creation.lease))
             .await?;
+        boundary("create container: record");
         if let Some(nerdctl) = Nerdctl::in_use(self.engine.options()) {
             let ports = creation
                 .sandbox

@@ -15,6 +15,7 @@ use super::{
 };
 use crate::engine::spec::{Host, set_namespace_path};
 use crate::engine::{ContainerRecord, EngineError, ExitStatus, NewTask, Stdio, TaskStatus};
+use crate::failpoint::boundary;
 use crate::network::SandboxRecord;
 
 const KILL: u32 = 9;
@@ -36,15 +37,18 @@ impl Containers {
     /// left alone.
     pub async fn start(&self, id: &str) -> Result<u32, ContainerError> {
         let mut record = self.record(id).await?;
-        if let Some(task) = self.engine.task(id).await? {
-            match task.status {
-                TaskStatus::Running | TaskStatus::Paused | TaskStatus::Pausing => {
-                    return Ok(task.pid);
-                }
-                TaskStatus::Created | TaskStatus::Stopped | TaskStatus::Unknown => {
-                    self.discard_task(id).await?;
-                }
+        match self.engine.task(id).await? {
+            Some(task)
+                if matches!(
+                    task.status,
+                    TaskStatus::Running | TaskStatus::Paused | TaskStatus::Pausing
+                ) =>
+            {
+                return Ok(task.pid);
             }
+            // A shim without a task: containerd was killed before it had ended it, and does not remember.
+            None if !self.engine.has_shim(id).await => {}
+            _ => self.discard_task(id).await?,
         }
         let provision = Provision::of(&record)?.unwrap_or_default();
         let desired = Desired::of(&record)?.unwrap_or_default();
@@ -65,11 +69,15 @@ impl Containers {
         // Held so that the end of another container does not remove the common cgroup in between.
         let _lock = self.cgroup_lock()?;
         let started = match self.create_task(&task).await {
-            Ok(pid) => self.engine.start_task(id).await.map(|()| pid),
+            Ok(pid) => {
+                boundary("start container: task made");
+                self.engine.start_task(id).await.map(|()| pid)
+            }
             Err(error) => Err(error),
         };
         match started {
             Ok(pid) => {
+                boundary("start container: task started");
                 if Nerdctl::in_use(self.engine.options()).is_some() {
                     Nerdctl::started(&self.state, id);
                 }
@@ -293,75 +301,8 @@ impl Containers {
         Ok(self.engine.wait_task(id).await?)
     }
 
-    /// Kills what still runs; removes task, record, snapshot, files, FIFOs; with `volumes` its anonymous volumes too.
-    /// Goes on after a failure and returns the first; what is gone already is no failure.
-    pub async fn remove(&self, id: &str, volumes: bool) -> Result<(), ContainerError> {
-        let record = self.engine.container(id).await?;
-        let mut first = None;
-        let mut note = |result: Result<(), ContainerError>| {
-            if let Err(error) = result {
-                tracing::warn!(id, %error, "cannot remove all of a container");
-                first.get_or_insert(error);
-            }
-        };
-        let task = self.discard_task(id).await;
-        let task_is_gone = task.is_ok();
-        note(task);
-        if !task_is_gone {
-            // What still runs would lose its files under its feet.
-            return first.map_or(Ok(()), Err);
-        }
-        let mut provision = Provision::default();
-        if let Some(record) = &record {
-            match Provision::of(record) {
-                Ok(found) => provision = found.unwrap_or_default(),
-                Err(error) => note(Err(error)),
-            }
-        }
-        let label = record
-            .as_ref()
-            .and_then(|record| record.labels.get(super::label::NAME));
-        let name = label.cloned();
-        let snapshot = record.map_or_else(|| id.to_owned(), |record| record.snapshot_key);
-        note(self.engine.delete_container(id).await.map_err(Into::into));
-        let images = create::image_snapshots(id, &mut provision.mounts).map(|(key, _)| key);
-        for key in images.chain([snapshot]).collect::<Vec<_>>() {
-            note(self.engine.remove_snapshot(&key).await.map_err(Into::into));
-        }
-        let name = name.unwrap_or_default();
-        let hidden = Nerdctl::new(self.engine.options()).hide(id, &name);
-        note(hidden.map_err(ContainerError::io("hide the container from nerdctl")));
-        note(self.remove_files(id));
-        note(self.release_volumes(&provision, volumes).await);
-        self.remove_cgroups(id);
-        first.map_or(Ok(()), Err)
-    }
-
-    /// Unmounts volumes that no other container has, and removes anonymous ones if asked to.
-    async fn release_volumes(
-        &self,
-        provision: &Provision,
-        anonymous: bool,
-    ) -> Result<(), ContainerError> {
-        let named = provision.mounts.iter().filter(|mount| mount.name.is_some());
-        let named: Vec<_> = named.collect();
-        if named.is_empty() {
-            return Ok(());
-        }
-        let others = self.engine.containers(&[]).await?;
-        for mount in named {
-            let name = mount.name.as_deref().unwrap_or_default();
-            volume::release(&self.state, name, &others)?;
-            if anonymous && mount.anonymous && volume::users(&others, name).is_empty() {
-                volume::remove(&self.state, name)?;
-                Nerdctl::new(self.engine.options()).hide_volume(name);
-            }
-        }
-        Ok(())
-    }
-
     /// Kills what runs of a task, and removes it. Not an error if there is none.
-    async fn discard_task(&self, id: &str) -> Result<(), ContainerError> {
+    pub(super) async fn discard_task(&self, id: &str) -> Result<(), ContainerError> {
         let deadline = Instant::now() + CREATION;
         let mut fifos = Vec::new();
         let task = loop {

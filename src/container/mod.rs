@@ -22,6 +22,7 @@ mod mounts;
 mod nerdctl;
 mod processes;
 mod provision;
+mod removal;
 mod rootfs;
 mod runtime;
 mod runtime_error;

@@ -62,10 +62,11 @@ impl EngineError {
         match self {
             Self::AlreadyExists { .. } => true,
             Self::Call { message, .. } => {
-                // The second: the folder of the new task went with the remains of the old one. The others: its shim was
-                // taken for the new one, and ended.
+                // The second and third: the folder of the new task went with the remains of the old one. The others: its
+                // shim was taken for the new one, and ended.
                 message.contains("mkdir") && message.contains("file exists")
                     || message.contains("start shim") && message.contains("no such file")
+                    || message.contains("mkdir") && message.contains("rootfs: no such file")
                     || message.contains("start shim") && message.contains("connection refused")
                     || message.contains("create shim task: ttrpc: closed")
             }

@@ -330,6 +330,14 @@ impl Networks {
         let id = id.to_owned();
         self.blocking(move |host| host.release_sandbox(&id)).await
     }
+    /// Whether nobody has touched our rules. Reads them; starts no program.
+    pub async fn firewall_seems_whole(&self) -> Result<bool, NetworkError> {
+        self.blocking(Host::firewall_seems_whole).await
+    }
+    /// Writes our rules anew if somebody has touched them; whether that was so.
+    pub async fn mend_firewall(&self) -> Result<bool, NetworkError> {
+        self.blocking(Host::mend_firewall).await
+    }
     /// Makes its names (in)visible to peers.
     pub fn set_active(&self, id: &str, active: bool) -> Result<(), NetworkError> {
         self.host.set_active(id, active)

@@ -38,6 +38,9 @@ impl Host {
     pub(super) fn take_back(&self, released: &Stored) -> Result<Held, NetworkError> {
         let mut stored = released.clone();
         let spec = stored.record.spec.clone();
+        if self.layout.namespace(&spec.id).exists() {
+            self.sweep(&spec.id)?;
+        }
         let joined = join(&spec.attachments, &self.layout)?;
         stored.record.boot_id = boot_id()?;
         let built = self

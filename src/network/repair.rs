@@ -125,6 +125,27 @@ impl Host {
         self.firewall.apply(change, || record::rules(&self.layout))
     }
 
+    /// See `Networks::firewall_seems_whole`.
+    pub(super) fn firewall_seems_whole(&self) -> Result<bool, NetworkError> {
+        self.firewall.seems_whole(|| record::rules(&self.layout))
+    }
+
+    /// See `Networks::mend_firewall`.
+    pub(super) fn mend_firewall(&self) -> Result<bool, NetworkError> {
+        if self.firewall_seems_whole()? {
+            return Ok(false);
+        }
+        {
+            // Another process of ours may just be changing them.
+            let _turn = self.firewall.turn()?;
+            if self.firewall_seems_whole()? {
+                return Ok(false);
+            }
+        }
+        self.repair_firewall()?;
+        Ok(true)
+    }
+
     /// Removes what is left of the kernel half of a sandbox whose namespace is gone.
     fn clear(&self, stored: &Stored) -> Result<(), NetworkError> {
         let id = &stored.record.spec.id;

@@ -28,6 +28,7 @@ use super::{
     Endpoint, Held, NetworkError, NetworkRecord, PublishedPort, SandboxRecord, SandboxSpec,
     namespace, options, ports, resolver,
 };
+use crate::failpoint::boundary;
 
 /// Milliseconds that a new port of a bridge may take.
 const PORT_PATIENCE: u32 = 50;
@@ -238,6 +239,7 @@ impl Host {
         }
         let ipv6 = chosen.iter().any(Option::is_none);
         let mut inside = namespace::create(&netns, || furnish(&id, ipv6))?;
+        boundary("create sandbox: namespace");
         let mut endpoints: Vec<Option<Endpoint>> = joined.iter().map(|_| None).collect();
         let ports = if stored.record.ports.is_empty() {
             None
@@ -294,7 +296,9 @@ impl Host {
             .filter(|_| !by_plugin)
             .and_then(|index| endpoints[index].as_ref())
             .and_then(record::address);
+        boundary("create sandbox: links");
         stored.save(layout)?;
+        boundary("create sandbox: record");
         self.open_firewall(stored, joined)?;
         Ok(inside.resolver)
     }

@@ -15,6 +15,7 @@ use super::netlink::{Socket, accept_missing};
 use super::record::{self, Stored};
 use super::sandbox::udp_ports;
 use super::{NetworkError, namespace};
+use crate::failpoint::boundary;
 
 /// What goes with a sandbox and is done for several at once.
 #[derive(Debug)]
@@ -35,11 +36,20 @@ impl Host {
     pub(super) fn dismantle(&self, id: &str) -> Result<(), NetworkError> {
         let layout = &self.layout;
         if let Some(stored) = record::sandbox(layout, id)? {
-            if stored.is_released() {
-                return record::remove_sandbox(layout, id);
+            if !stored.is_released() {
+                return self.take_apart(&stored, None);
             }
-            return self.take_apart(&stored, None);
+            record::remove_sandbox(layout, id)?;
+            if !layout.namespace(id).exists() {
+                return Ok(());
+            }
         }
+        self.sweep(id)
+    }
+
+    /// Removes the kernel half of a sandbox of which no record speaks: whoever made it or gave it up was killed.
+    pub(super) fn sweep(&self, id: &str) -> Result<(), NetworkError> {
+        let layout = &self.layout;
         let mut outcome = self.detach_cached(id);
         let mut keep = |result: Result<(), NetworkError>| {
             outcome = std::mem::replace(&mut outcome, Ok(())).and(result);
@@ -111,6 +121,7 @@ impl Host {
             Some(remains) => remains.save(layout),
             None => record::remove_sandbox(layout, id),
         });
+        boundary("take sandbox apart: record");
         let names = interfaces(&record.spec.attachments).unwrap_or_default();
         let teardown = Teardown {
             links: names.iter().map(|name| layout.veth(id, name)).collect(),
@@ -128,8 +139,10 @@ impl Host {
             },
         };
         keep(self.tear_down(teardown));
+        boundary("take sandbox apart: links and rules");
         // The kernel takes namespaces down in the background, under the lock that interfaces need too.
         keep(namespace::remove(&record.netns));
+        boundary("take sandbox apart: namespace");
         for attachment in &record.spec.attachments {
             keep(address::release(
                 &layout.addresses(),

@@ -7,6 +7,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::plan::{Plan, Step, StepId};
+use crate::failpoint::boundary;
 use crate::supervisor::protocol::Failure;
 
 /// What a step does to the world.
@@ -45,7 +46,9 @@ pub async fn apply<E: Effects>(
             if cancel.is_cancelled() {
                 return (id, Err(None));
             }
-            (id, effects.perform(&step, &cancel).await.map_err(Some))
+            let result = effects.perform(&step, &cancel).await.map_err(Some);
+            boundary(step.action.name());
+            (id, result)
         });
     };
     for id in progress.first() {

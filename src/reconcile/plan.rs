@@ -151,6 +151,30 @@ pub enum Action {
 }
 
 impl Action {
+    /// Its kind, for whoever looks inside.
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::CreateNetwork { .. } => "create network",
+            Self::RemoveNetwork { .. } => "remove network",
+            Self::CreateVolume { .. } => "create volume",
+            Self::RemoveVolume { .. } => "remove volume",
+            Self::PullImage { .. } => "pull image",
+            Self::EnsureImage { .. } => "ensure image",
+            Self::CreateSandbox { .. } => "create sandbox",
+            Self::RemoveSandbox { .. } => "remove sandbox",
+            Self::CreateContainer { .. } => "create container",
+            Self::UpdateContainer { .. } => "update container",
+            Self::SignalContainer { .. } => "signal container",
+            Self::StartContainer { .. } => "start container",
+            Self::StopContainer { .. } => "stop container",
+            Self::KillContainer { .. } => "kill container",
+            Self::RemoveContainer { .. } => "remove container",
+            Self::WaitFor { .. } => "wait",
+            Self::RunHook { .. } => "run hook",
+            Self::RemoveImage { .. } => "remove image",
+        }
+    }
+
     /// Whether the step only waits for something.
     pub const fn is_wait(&self) -> bool {
         matches!(self, Self::WaitFor { .. })

@@ -92,7 +92,13 @@ impl Stack {
             }
             (None, _) => false,
         };
-        if !idle {
+        // Rules that somebody has wiped are no part of a plan; the supervisor writes them again.
+        let is_touched = idle && matches!(request, Request::Up { .. }) && {
+            let networks = &self.containers().await?.networks;
+            let is_networked = !observed.sandboxes.is_empty();
+            is_networked && !networks.firewall_seems_whole().await.unwrap_or(true)
+        };
+        if is_touched || !idle {
             self.request(request, on_reply).await?;
             return Ok(Outcome::Applied);
         }

@@ -95,6 +95,8 @@ pub fn run(args: &SupervisorArgs, worker: fn(WorkerSettings) -> ExitCode) -> Exi
     tracing_subscriber::fmt()
         .with_env_filter(EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into()))
         .with_ansi(false)
+        // It would be told to standard error too, and what cannot be printed there is a panic: on a full disk.
+        .log_internal_errors(false)
         .with_writer(io::stderr)
         .try_init()
         .ok();

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 
 use jiff::Timestamp;
-use tokio::sync::{Semaphore, broadcast};
+use tokio::sync::{Notify, Semaphore, broadcast};
 
 use super::dns::DnsServer;
 use super::history::{EventRecord, History};
@@ -39,6 +39,8 @@ pub(super) struct Shared {
     pub(super) events: broadcast::Sender<ContainerEvent>,
     history: History,
     pub(super) probes: Semaphore,
+    /// A unit has panicked.
+    pub(super) broken: Notify,
     pub(super) boot_id: String,
 }
 
@@ -64,6 +66,7 @@ impl Shared {
             dns,
             events: broadcast::Sender::new(1024),
             probes: Semaphore::new(PROBES),
+            broken: Notify::new(),
             boot_id: boot_id.unwrap_or_default().trim().to_owned(),
         }
     }

@@ -3,7 +3,7 @@
 use std::thread::sleep;
 use std::time::Duration;
 
-use crate::world::{Project, World, eventually};
+use crate::world::{Project, World, eventually, processes_in};
 
 const BUSY: &str = "
 services:
@@ -185,5 +185,49 @@ fn a_stop_that_the_worker_does_not_survive_is_still_the_last_word() {
         sleep(Duration::from_secs(4));
         assert_eq!(project.fields("Name", "State")["lastword-app-1"], "exited");
         let _down = project.compose("down --timeout 0").success();
+    });
+}
+
+#[test]
+fn a_container_that_ends_while_the_disk_is_full_comes_back_when_there_is_room() {
+    World::run(|world| {
+        world.import_image("default");
+        let program = std::fs::metadata(env!("CARGO_BIN_EXE_compose")).unwrap();
+        world.limit_state(program.len() + (16 << 20));
+        let project = world.project("full", COUNTING);
+        let _up = project.compose("up -d --wait").success();
+        let (_, filler) = world.fill_state();
+        for _ in 0..2 {
+            assert!(world.kill("echo line") > 0);
+            eventually("another run", || {
+                let lines = processes_in(world.name());
+                lines.iter().any(|(_, line)| line.contains("echo line"))
+            });
+        }
+        std::fs::remove_file(filler).unwrap();
+        eventually("a healthy server", || {
+            let fields = project.fields("Name", "Health");
+            fields["full-server-1"] == "healthy"
+        });
+        let _down = project.compose("down").success();
+    });
+}
+
+#[test]
+fn a_killed_shim_is_in_the_way_of_no_stop_and_of_no_start() {
+    World::run(|world| {
+        world.import_image("default");
+        let project = world.project("shims", COUNTING);
+        let _up = project.compose("up -d --wait").success();
+        for words in ["stop", "restart", "up -d", "up -d --force-recreate", "down"] {
+            assert!(world.kill("containerd-shim") > 0);
+            let _done = project.compose(words).success();
+            let _up = project.compose("up -d").success();
+            eventually("two containers that run", || {
+                let states = project.fields("Name", "State");
+                states.len() == 2 && states.values().all(|state| state == "running")
+            });
+        }
+        let _down = project.compose("down").success();
     });
 }

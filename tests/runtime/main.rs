@@ -3,10 +3,13 @@
 //! They need root and the programs that `scripts/setup` installs; one that is missing is a failure
 //! that names it.
 
+mod api;
 mod attributes;
 mod changes;
+mod chaos;
 mod commands;
 mod escapes;
+mod failpoints;
 mod failures;
 mod faults;
 mod files;
@@ -17,6 +20,7 @@ mod live;
 mod logging;
 mod network;
 mod registry;
+mod reports;
 mod resume;
 mod run;
 mod runtimes;

@@ -156,3 +156,33 @@ fn a_port_published_on_loopback_is_closed_to_neighbours() {
         let _removed = world.command("sh").args(["-c", remove]).run().success();
     });
 }
+
+#[test]
+fn an_up_writes_wiped_rules_again_although_nothing_else_is_to_be_done() {
+    World::run(|world| {
+        world.import_image("default");
+        let file = "services:\n  web:\n    image: demo\n    ports: ['8080:8080']\n    stop_grace_period: 0s\n";
+        let project = world.project("wiped", file);
+        let _up = project.compose("up -d").success();
+        let ids = project.fields("Name", "ID");
+        let page = "http://127.0.0.1:8080/";
+        let answers = || !world.get(page).stderr.contains("refused");
+        assert!(answers());
+        let flush = || {
+            let flush = ["flush", "ruleset"];
+            let _flushed = world.command("nft").args(flush).run().success();
+        };
+        flush();
+        assert!(!answers());
+        let _up = project.compose("up -d").success();
+        assert!(answers());
+        assert_eq!(project.fields("Name", "ID"), ids);
+        // Without a command it takes the supervisor a while to look.
+        flush();
+        crate::world::eventually("the supervisor mends the rules", answers);
+        let events = project.compose("events --since 5m --until 0s").success();
+        let told = "network repair (reason=firewall rules were not as recorded)";
+        assert_eq!(events.stdout.matches(told).count(), 2, "{events}");
+        let _down = project.compose("down").success();
+    });
+}

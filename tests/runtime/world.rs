@@ -13,7 +13,7 @@ use std::{
     collections::BTreeMap,
     ffi::OsString,
     fs,
-    io::{BufRead as _, BufReader},
+    io::{BufRead as _, BufReader, Write as _},
     panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
@@ -287,12 +287,43 @@ impl World {
         );
         fs::write(&config, text).unwrap();
         let script = "exec containerd --config \"$0/config.toml\" >>\"$0/log\" 2>&1";
-        self.containerd = Some(self.command("sh").args(["-c", script]).arg(&folder).start());
+        let containerd = self.command("sh").args(["-c", script]).arg(&folder);
+        self.containerd = Some(containerd.start().within_a_day());
         let deadline = Instant::now() + Duration::from_secs(30);
         while !self.ctr(["version"]).run().status.success() {
             assert!(Instant::now() < deadline, "containerd does not start");
             thread::sleep(Duration::from_millis(20));
         }
+    }
+
+    /// Puts all state of compose on a disk of its own that has this many bytes.
+    pub(crate) fn limit_state(&mut self, bytes: u64) {
+        let root = self.state_root();
+        let script = "mkdir \"$1\" && mount -t tmpfs -o \"mode=700,size=$0\" tmpfs \"$1\"";
+        let mount = self.command("sh").args(["-c", script]);
+        let _mounted = mount.arg(bytes.to_string()).arg(root).run().success();
+        self.baseline = Belongings::of(self);
+    }
+
+    /// Takes every free byte of the disk of [`World::limit_state`]. Returns how many there were, and the file to remove.
+    pub(crate) fn fill_state(&self) -> (usize, PathBuf) {
+        let path = self.inside(&self.state_root().join("filler"));
+        let mut options = fs::OpenOptions::new();
+        let mut file = options.create(true).append(true).open(&path).unwrap();
+        let mut filled = 0;
+        for size in [1 << 20, 4096] {
+            let zeros = vec![0; size];
+            while let Ok(count @ 1..) = file.write(&zeros) {
+                filled += count;
+            }
+        }
+        (filled, path)
+    }
+
+    /// Where the outside finds a path of the world, below what is mounted there too.
+    pub(crate) fn inside(&self, path: &Path) -> PathBuf {
+        let path = path.strip_prefix("/").unwrap_or(path);
+        Path::new(&format!("/proc/{}/root", self.init)).join(path)
     }
 
     /// Ends containerd, its shims and containers live on.
@@ -359,7 +390,7 @@ impl World {
             "*-json.log",
         ];
         let found = Command::new("find")
-            .arg(self.state_root())
+            .arg(self.inside(&self.state_root()))
             .args(find)
             .output()
             .unwrap();

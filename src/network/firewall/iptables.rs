@@ -77,14 +77,24 @@ pub(super) fn is_whole(chain: &str, bridges: &[Bridge]) -> Result<bool, NetworkE
     let Some(list) = process::find("iptables") else {
         return Ok(true);
     };
-    let found = nftables::rules("filter").map_err(netlink_failed("read the firewall"))?;
-    if let Some(rules) = found.get(chain) {
-        let jumps = found.get("FORWARD").into_iter().flatten();
-        let jumps = jumps.filter(|rule| names_chain(rule, chain)).count();
-        return Ok(jumps == 1 && rules.len() == bridges.len() * 2 && !bridges.is_empty());
+    if let Some(is_whole) = is_whole_in_nftables(chain, bridges)? {
+        return Ok(is_whole);
     }
     let listed = list_rules(&list)?;
     Ok(listed.is_none_or(|there| restore(chain, bridges, &there).is_none()))
+}
+
+/// As [`is_whole`]; `None` if our chain is not where nftables can see it.
+pub(super) fn is_whole_in_nftables(
+    chain: &str,
+    bridges: &[Bridge],
+) -> Result<Option<bool>, NetworkError> {
+    let found = nftables::rules("filter").map_err(netlink_failed("read the firewall"))?;
+    Ok(found.get(chain).map(|rules| {
+        let jumps = found.get("FORWARD").into_iter().flatten();
+        let jumps = jumps.filter(|rule| names_chain(rule, chain)).count();
+        jumps == 1 && rules.len() == bridges.len() * 2 && !bridges.is_empty()
+    }))
 }
 
 /// Whether the expressions of a rule hold this name.

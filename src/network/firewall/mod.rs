@@ -8,6 +8,7 @@ mod live;
 mod nft;
 
 use std::collections::BTreeSet;
+use std::fs::File;
 use std::sync::Mutex;
 use std::time::Duration;
 
@@ -124,8 +125,7 @@ impl Firewall {
         change: &Change,
         records: impl FnOnce() -> Result<(Rules, Vec<String>), NetworkError>,
     ) -> Result<(), NetworkError> {
-        let file = self.layout.lock_file("firewall")?;
-        file.lock().map_err(io_failed("lock the firewall"))?;
+        let _turn = self.turn()?;
         let Change { add, remove, .. } = change;
         let elements = || {
             let of = |forwards: &[Forward]| -> Vec<Element> {
@@ -158,13 +158,30 @@ impl Firewall {
             && iptables::is_whole(&self.layout.chain(), &rules.bridges)?)
     }
 
+    /// While it is held no process changes the rules.
+    pub(super) fn turn(&self) -> Result<File, NetworkError> {
+        let file = self.layout.lock_file("firewall")?;
+        file.lock().map_err(io_failed("lock the firewall"))?;
+        Ok(file)
+    }
+
+    /// Whether all is as the records ask for, as far as that is seen without starting a program. It may be told no while
+    /// another process is just changing the rules.
+    pub(super) fn seems_whole(
+        &self,
+        records: impl FnOnce() -> Result<(Rules, Vec<String>), NetworkError>,
+    ) -> Result<bool, NetworkError> {
+        let (rules, _) = records()?;
+        let accepts = iptables::is_whole_in_nftables(&self.layout.chain(), &rules.bridges)?;
+        Ok(accepts != Some(false) && live::read(&self.layout.table())? == live::expected(&rules))
+    }
+
     /// Deletes what the records do not ask for, and returns what it was.
     pub(super) fn collect_garbage(
         &self,
         records: impl FnOnce() -> Result<(Rules, Vec<String>), NetworkError>,
     ) -> Result<Vec<String>, NetworkError> {
-        let file = self.layout.lock_file("firewall")?;
-        file.lock().map_err(io_failed("lock the firewall"))?;
+        let _turn = self.turn()?;
         let (rules, networks) = records()?;
         let found = live::read(&self.layout.table())?;
         let expected = live::expected(&rules);

@@ -112,6 +112,8 @@ pub(super) struct UnitHandle {
     pub(super) name: String,
     pub(super) service: String,
     pub(super) one_off: bool,
+    /// When its container was made: of two in one slot the later one counts.
+    pub(super) created_at: Timestamp,
     /// Its container goes when it has ended.
     pub(super) auto_remove: bool,
     /// Sandbox of its own.
@@ -268,6 +270,7 @@ pub(super) fn spawn(
         name: desired.name.clone(),
         service: desired.service.clone(),
         one_off: desired.one_off,
+        created_at: record.created_at,
         auto_remove: desired.auto_remove,
         sandbox: desired.sandbox.clone(),
         taps: taps.clone(),
@@ -293,7 +296,15 @@ pub(super) fn spawn(
         out_of_memory: false,
     };
     unit.publish();
-    tokio::spawn(unit.run(commands));
+    let (shared, name) = (Arc::clone(&unit.shared), handle.name.clone());
+    tokio::spawn(async move {
+        if let Err(error) = tokio::spawn(unit.run(commands)).await
+            && error.is_panic()
+        {
+            tracing::error!(%error, container = name, "nobody looks after it any more");
+            shared.broken.notify_one();
+        }
+    });
     handle
 }
 
@@ -407,6 +418,8 @@ impl Unit {
             Command::Update { desired } => {
                 self.desired = *desired;
                 self.plan_probe();
+                // The health of one that is probed no more is gone.
+                self.save();
             }
             Command::OutOfMemory => {
                 self.out_of_memory = true;

@@ -6,15 +6,19 @@ use std::time::Duration;
 use jiff::Timestamp;
 use tokio::time::Instant;
 
-use super::{LOST, Phase, RETRY, Run, Unit};
+use super::{DRAIN, LOST, Phase, RETRY, Run, Unit};
 use crate::container::{ContainerError, parse_signal};
 use crate::engine::{EngineError, ExitStatus, TaskStatus};
+use crate::failpoint::boundary;
 use crate::state::{Exit, Process, Wanted};
 use crate::supervisor::history::EventRecord;
 use crate::supervisor::protocol::ContainerChange;
 use crate::supervisor::restart::RestartPolicy;
 use crate::supervisor::shared::Shared;
 use crate::supervisor::tenants::Leaving;
+
+/// Pause between two looks at whether a process lives.
+const LOOK: Duration = Duration::from_millis(20);
 
 /// Looks at a task that its shim says nothing of, before it is taken for one that runs.
 const ATTEMPTS: u32 = 5;
@@ -158,7 +162,13 @@ impl Unit {
 
     pub(super) async fn start(&mut self, reason: String) -> Result<(), ContainerError> {
         if matches!(self.phase, Phase::Running(_)) {
-            return Ok(());
+            if self.lives() {
+                self.want_running();
+                return Ok(());
+            }
+            // The word of its end is on its way.
+            let status = self.last_word().await;
+            self.ended(status, true).await;
         }
         self.gate = None;
         self.state.wanted = Wanted::Running;
@@ -199,6 +209,40 @@ impl Unit {
         self.save();
         self.publish();
         result.map(drop)
+    }
+
+    /// Whether its first process does, as far as the kernel can be asked.
+    fn lives(&self) -> bool {
+        let process = self.state.process.as_ref();
+        process.is_none_or(|process| process.frozen_if_alive().is_some())
+    }
+
+    /// Whether its first process ends within a moment, as containerd ends it when its shim was killed.
+    async fn ends_by_itself(&self) -> bool {
+        let patience = Instant::now() + DRAIN;
+        while self.lives() {
+            if Instant::now() > patience || self.state.process.is_none() {
+                return false;
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+        true
+    }
+
+    /// How the run ends, as its shim tells or containerd, which cleans up after a shim that was killed.
+    async fn last_word(&mut self) -> Option<ExitStatus> {
+        match &mut self.phase {
+            Phase::Running(run) => (&mut run.wait).await.ok().flatten(),
+            Phase::Idle | Phase::BackingOff { .. } => None,
+        }
+    }
+
+    /// Takes back a stop that did not come to its end.
+    fn want_running(&mut self) {
+        if self.state.wanted != Wanted::Running {
+            self.state.wanted = Wanted::Running;
+            self.save_durable();
+        }
     }
 
     /// Returns the id of its first process.
@@ -242,12 +286,16 @@ impl Unit {
             let signal = parse_signal(&self.desired.stop_signal).unwrap_or(15);
             let grace = Duration::from_secs(u64::from(grace));
             self.note(EventRecord::new("container", "kill").with("signal", signal));
-            let status = self
-                .shared
-                .containers
-                .stop(&self.record.id, signal, grace)
-                .await?;
-            self.ended(Some(status), keep_sandbox).await;
+            let containers = &self.shared.containers;
+            let status = match containers.stop(&self.record.id, signal, grace).await {
+                Ok(status) => Some(status),
+                Err(error) if self.ends_by_itself().await => {
+                    tracing::debug!(%error, container = self.desired.name, "ended otherwise");
+                    self.last_word().await
+                }
+                Err(error) => return Err(error),
+            };
+            self.ended(status, keep_sandbox).await;
             self.emit(ContainerChange::Stopped, Some(reason));
         } else {
             self.phase = Phase::Idle;
@@ -334,8 +382,10 @@ impl Unit {
         self.state.restart_at = delay.and_then(|delay| Timestamp::now().checked_add(delay).ok());
         // Before the task goes, and the only other trace of how it ended with it.
         self.save();
+        boundary("end of a run: recorded");
         self.close_log().await;
         self.delete_task().await;
+        boundary("end of a run: task gone");
         self.set_active(false);
         if let Some(delay) = delay {
             self.phase = Phase::BackingOff {

@@ -162,8 +162,8 @@ pub(crate) struct Running {
 
 impl Running {
     /// Allows it to run for as long as any test does.
-    pub(crate) fn within_an_hour(mut self) -> Self {
-        self.timeout = Duration::from_hours(1);
+    pub(crate) fn within_a_day(mut self) -> Self {
+        self.timeout = Duration::from_hours(24);
         self
     }
 

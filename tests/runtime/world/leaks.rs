@@ -23,11 +23,9 @@ impl Belongings {
         for group in world.cgroups() {
             add("cgroup", folders_below(&group));
         }
-        add("file", special_files(world.folder.path()));
-        add(
-            "file",
-            special_files(Path::new(&format!("/proc/{}/root/run", world.init))),
-        );
+        for folder in [world.folder.path(), Path::new("/run")] {
+            add("file", special_files(&world.inside(folder)));
+        }
         for namespace in lines(world, &["namespaces", "list", "-q"]) {
             let list = |words: &[&str]| {
                 let scope = ["--namespace", &namespace];

@@ -144,7 +144,7 @@ impl<'w> Registry<'w> {
     }
 
     fn run(&mut self, running: Running) {
-        self.running.push(running.within_an_hour());
+        self.running.push(running.within_a_day());
     }
 
     fn wait_for(&self, port: u16) {

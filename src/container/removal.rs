@@ -1,0 +1,148 @@
+//! Removal. The record goes first, so that nobody takes the rest for a container; what the rest is, is noted before.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use super::nerdctl::Nerdctl;
+use super::provision::Provision;
+use super::{ContainerError, Containers, create, label, volume};
+use crate::engine::ContainerRecord;
+use crate::failpoint::boundary;
+use crate::state::{StateRoot, Versioned, read_json, write_json};
+
+/// Name of the note in a container's folder, which goes last.
+const FILE: &str = "removal.json";
+
+/// What there is to remove of a container whose record is gone.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+struct Removal {
+    project: String,
+    name: String,
+    snapshot_key: String,
+    provision: Provision,
+    /// Its anonymous volumes go too.
+    with_volumes: bool,
+}
+
+impl Versioned for Removal {
+    const FORMAT: u64 = 1;
+}
+
+impl Removal {
+    fn path(state: &StateRoot, id: &str) -> PathBuf {
+        state.container(id).join(FILE)
+    }
+
+    /// What was noted of a removal that was cut off; of a container that was never made only what all have.
+    fn read(state: &StateRoot, id: &str) -> Result<Self, ContainerError> {
+        let noted = read_json(&Self::path(state, id))?;
+        Ok(noted.unwrap_or_else(|| Self {
+            snapshot_key: id.into(),
+            ..Self::default()
+        }))
+    }
+
+    fn of(record: &ContainerRecord, provision: Provision, with_volumes: bool) -> Self {
+        let text = |key: &str| record.labels.get(key).cloned().unwrap_or_default();
+        Self {
+            project: text(label::PROJECT),
+            name: text(label::NAME),
+            snapshot_key: record.snapshot_key.clone(),
+            provision,
+            with_volumes,
+        }
+    }
+}
+
+impl Containers {
+    /// Kills what still runs; removes task, record, snapshot, files, FIFOs; with `volumes` its anonymous volumes too.
+    /// Goes on after a failure and returns the first; what is gone already is no failure.
+    pub async fn remove(&self, id: &str, volumes: bool) -> Result<(), ContainerError> {
+        let record = self.engine.container(id).await?;
+        let mut first = None;
+        let mut note = |result: Result<(), ContainerError>| {
+            if let Err(error) = result {
+                tracing::warn!(id, %error, "cannot remove all of a container");
+                first.get_or_insert(error);
+            }
+        };
+        let task = self.discard_task(id).await;
+        let task_is_gone = task.is_ok();
+        note(task);
+        if !task_is_gone {
+            // What still runs would lose its files under its feet.
+            return first.map_or(Ok(()), Err);
+        }
+        boundary("remove container: task gone");
+        let mut removal = if let Some(record) = &record {
+            let provision = Provision::of(record).unwrap_or_else(|error| {
+                note(Err(error));
+                None
+            });
+            let removal = Removal::of(record, provision.unwrap_or_default(), volumes);
+            if let Err(error) = write_json(&Removal::path(&self.state, id), &removal) {
+                // A full disk must keep nobody from removing.
+                tracing::debug!(id, %error, "cannot note what is removed");
+            }
+            removal
+        } else {
+            Removal::read(&self.state, id)?
+        };
+        note(self.engine.delete_container(id).await.map_err(Into::into));
+        boundary("remove container: record gone");
+        let images = create::image_snapshots(id, &mut removal.provision.mounts).map(|(key, _)| key);
+        for key in images
+            .chain([removal.snapshot_key.clone()])
+            .collect::<Vec<_>>()
+        {
+            note(self.engine.remove_snapshot(&key).await.map_err(Into::into));
+        }
+        let hidden = Nerdctl::new(self.engine.options()).hide(id, &removal.name);
+        note(hidden.map_err(ContainerError::io("hide the container from nerdctl")));
+        boundary("remove container: snapshots gone");
+        note(self.release_volumes(&removal).await);
+        self.remove_cgroups(id);
+        note(self.remove_files(id));
+        first.map_or(Ok(()), Err)
+    }
+
+    /// Containers of a project that a process which was killed had begun to remove.
+    pub fn unfinished_removals(&self, project: &str) -> Vec<String> {
+        let entries = std::fs::read_dir(self.state.container(""))
+            .into_iter()
+            .flatten();
+        let ids = entries
+            .flatten()
+            .filter_map(|entry| entry.file_name().into_string().ok());
+        ids.filter(|id| {
+            let noted = read_json::<Removal>(&Removal::path(&self.state, id));
+            noted.is_ok_and(|noted| noted.is_some_and(|removal| removal.project == project))
+        })
+        .collect()
+    }
+
+    /// Unmounts volumes that no other container has, and removes anonymous ones if asked to.
+    async fn release_volumes(&self, removal: &Removal) -> Result<(), ContainerError> {
+        let named = removal
+            .provision
+            .mounts
+            .iter()
+            .filter(|mount| mount.name.is_some());
+        let named: Vec<_> = named.collect();
+        if named.is_empty() {
+            return Ok(());
+        }
+        let others = self.engine.containers(&[]).await?;
+        for mount in named {
+            let name = mount.name.as_deref().unwrap_or_default();
+            volume::release(&self.state, name, &others)?;
+            if removal.with_volumes && mount.anonymous && volume::users(&others, name).is_empty() {
+                volume::remove(&self.state, name)?;
+                Nerdctl::new(self.engine.options()).hide_volume(name);
+            }
+        }
+        Ok(())
+    }
+}
