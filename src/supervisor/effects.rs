@@ -209,13 +209,7 @@ impl RequestEffects {
             hints: error.hints(),
             ..Failure::from_error(format!("container {}", spec.id), &error)
         };
-        let (_, held) = shared
-            .containers
-            .networks
-            .create_sandbox(spec)
-            .await
-            .map_err(failed)?;
-        shared.hold_sandbox(&spec.id, held).map_err(failed)
+        shared.create_sandbox(spec).await.map_err(failed)
     }
 
     async fn create_container(
@@ -645,15 +639,10 @@ impl Effects for RequestEffects {
                     .await
             }
             Action::CreateSandbox { spec } => self.create_sandbox(spec).await,
-            Action::RemoveSandbox { id } => {
-                shared.let_go_of_sandbox(id);
-                shared
-                    .containers
-                    .networks
-                    .remove_sandbox(id)
-                    .await
-                    .map_err(|error| Failure::from_error(format!("network sandbox {id}"), &error))
-            }
+            Action::RemoveSandbox { id } => shared
+                .remove_sandbox(id)
+                .await
+                .map_err(|error| Failure::from_error(format!("network sandbox {id}"), &error)),
             Action::CreateContainer { desired, replaces } => {
                 self.create_container(desired, replaces.as_deref(), reason_text(step))
                     .await

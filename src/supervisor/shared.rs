@@ -15,7 +15,7 @@ use super::hold::Holder;
 use super::protocol::{ContainerChange, ContainerEvent};
 use super::tenants::{Leaving, Tenants};
 use crate::container::{Containers, Desired, label};
-use crate::network::{Held, NetworkError};
+use crate::network::{Held, NetworkError, SandboxSpec};
 use crate::state::StateRoot;
 
 /// Probes that run at the same time in one project.
@@ -195,6 +195,23 @@ impl Shared {
         Ok(())
     }
 
+    /// Makes a sandbox. Whoever gives up the one before it at the same time does so first, or gives up this one, which is then
+    /// taken back by who starts in it.
+    pub(super) async fn create_sandbox(&self, spec: &SandboxSpec) -> Result<(), NetworkError> {
+        let tenancy = self.tenants.of(&spec.id);
+        let _turn = tenancy.lock().await;
+        let (_, held) = self.containers.networks.create_sandbox(spec).await?;
+        self.hold_sandbox(&spec.id, held)
+    }
+
+    /// Removes a sandbox, and lets go of what was held for it. Not an error if there is none.
+    pub(super) async fn remove_sandbox(&self, sandbox: &str) -> Result<(), NetworkError> {
+        let tenancy = self.tenants.of(sandbox);
+        let _turn = tenancy.lock().await;
+        self.let_go_of_sandbox(sandbox);
+        self.containers.networks.remove_sandbox(sandbox).await
+    }
+
     /// Makes a sandbox whole if need be and notes that a container lives there from now on. `thorough`: look even if this
     /// worker believes that it is whole.
     pub(super) async fn enter_sandbox(
@@ -248,7 +265,7 @@ impl Shared {
     }
 
     /// Lets go of everything that was held for a sandbox.
-    pub(super) fn let_go_of_sandbox(&self, sandbox: &str) {
+    fn let_go_of_sandbox(&self, sandbox: &str) {
         self.dns.stop(sandbox);
         self.whole
             .lock()

@@ -492,9 +492,7 @@ impl Worker {
 
     /// Removes the sandbox of a container of a single command. Not an error if there is none.
     pub(super) async fn remove_sandbox(&self, sandbox: &str) {
-        self.shared.let_go_of_sandbox(sandbox);
-        let networks = &self.shared.containers.networks;
-        if let Err(error) = networks.remove_sandbox(sandbox).await {
+        if let Err(error) = self.shared.remove_sandbox(sandbox).await {
             tracing::error!(%error, sandbox, "cannot remove a sandbox");
         }
     }

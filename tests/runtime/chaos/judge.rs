@@ -179,26 +179,31 @@ fn rows(containers: &[Value]) -> String {
     rows.collect::<Vec<_>>().join("\n")
 }
 
-/// Whether there is each container that the file asks for, in the right state, and no other one.
+/// Whether there are as many containers as the file asks for, in the right state, and no other one. Which numbers they
+/// have is open: of too many those go first that are not as wanted.
 fn states(stack: &Stack, containers: &[Value]) -> Result<(), String> {
-    let mut found: BTreeMap<String, (&str, &str)> = BTreeMap::new();
+    let mut names = BTreeSet::new();
+    let mut found: BTreeMap<&str, Vec<(&str, &str)>> = BTreeMap::new();
     for container in containers {
         let state = (text(container, "State"), text(container, "Health"));
-        if found
-            .insert(text(container, "Name").into(), state)
-            .is_some()
-        {
+        found
+            .entry(text(container, "Service"))
+            .or_default()
+            .push(state);
+        if !names.insert(text(container, "Name")) {
             return Err(format!("two are called {}", container["Name"]));
         }
     }
-    let mut expected = BTreeMap::new();
-    for service in stack.wanted() {
-        for number in 1..=service.replicas {
+    let wanted = stack.wanted();
+    let expected: BTreeMap<&str, Vec<(&str, &str)>> = wanted
+        .iter()
+        .map(|service| {
             let health = if service.is_probed { "healthy" } else { "" };
             let state = if service.ends { "exited" } else { "running" };
-            expected.insert(format!("chaos-{}-{number}", service.name), (state, health));
-        }
-    }
+            let replicas = vec![(state, health); service.replicas as usize];
+            (service.name, replicas)
+        })
+        .collect();
     if found == expected {
         Ok(())
     } else {
