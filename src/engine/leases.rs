@@ -92,10 +92,16 @@ impl Engine {
 
     /// Has containerd remove now what nothing refers to; by itself it waits for some hundred changes.
     pub async fn collect_garbage(&self) -> Result<(), EngineError> {
-        let id = super::unique("compose-gc");
-        self.create_lease(&id, &BTreeMap::new(), Duration::from_mins(1))
-            .await?;
-        self.end_lease(&id, true).await
+        // It only exists to be deleted. There is one, so that the next asker deletes what a killed one has left.
+        const LEASE: &str = "compose-gc";
+        match self
+            .create_lease(LEASE, &BTreeMap::new(), Duration::from_mins(1))
+            .await
+        {
+            Err(EngineError::AlreadyExists { .. }) => {}
+            result => result?,
+        }
+        self.end_lease(LEASE, true).await
     }
 
     async fn end_lease(&self, id: &str, sync: bool) -> Result<(), EngineError> {
