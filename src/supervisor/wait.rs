@@ -13,6 +13,12 @@ use crate::state::HealthStatus;
 /// Lines of a log that are shown for a dependency that failed.
 const LOG_LINES: u64 = 10;
 
+/// Runs in a row that may fail before one that is to become healthy counts as failed: by then some three seconds have
+/// passed. (docker compose gives up at the first end that it happens to see, or never.)
+const FAILED_RUNS: u64 = 5;
+/// The same for one that is to do some work, which may have to wait for others: close to a minute.
+const FAILED_ATTEMPTS: u64 = 10;
+
 /// How a wait ended.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Waited {
@@ -62,15 +68,37 @@ pub(super) fn judge(status: &UnitStatus, condition: Condition, settled: bool) ->
     }
 }
 
+/// Whether a container ends and is started again for ever. `before`: its restarts when the wait began.
+fn keeps_failing(status: &UnitStatus, condition: Condition, before: u64) -> Option<Waited> {
+    let limit = match condition {
+        Condition::ServiceCompletedSuccessfully => FAILED_ATTEMPTS,
+        Condition::ServiceStarted | Condition::ServiceHealthy => FAILED_RUNS,
+    };
+    // A start that somebody asked for meanwhile begins anew.
+    let runs = status.restarts.checked_sub(before).unwrap_or(status.restarts) + 1;
+    let is_over = status.restarting && runs >= limit;
+    let reason = match (&status.error, &status.exit) {
+        (Some(error), _) => error.clone(),
+        (None, Some(exit)) => format!("exited ({})", exit.code),
+        (None, None) => "exited".into(),
+    };
+    is_over.then(|| Waited::Never(format!("keeps restarting: {reason}, {runs} times in a row")))
+}
+
 /// Waits until `condition` is met or never can be.
 pub(super) async fn until(
     mut status: watch::Receiver<UnitStatus>,
     condition: Condition,
     settled: bool,
 ) -> Waited {
+    let before = status.borrow().restarts;
     loop {
-        if let Some(waited) = judge(&status.borrow_and_update(), condition, settled) {
-            return waited;
+        {
+            let status = status.borrow_and_update();
+            let waited = judge(&status, condition, settled);
+            if let Some(waited) = waited.or_else(|| keeps_failing(&status, condition, before)) {
+                return waited;
+            }
         }
         if status.changed().await.is_err() {
             return Waited::Never("was removed".into());
@@ -206,6 +234,31 @@ mod tests {
                 assert_eq!(judge(&status, condition, true), None, "{health:?}");
             }
         }
+    }
+
+    #[test]
+    fn one_that_restarts_again_and_again_is_given_up() {
+        let status = |restarts| UnitStatus {
+            restarting: true,
+            restarts,
+            ..exited(7)
+        };
+        let healthy = Condition::ServiceHealthy;
+        assert_eq!(keeps_failing(&status(3), healthy, 0), None);
+        let reason = "keeps restarting: exited (7), 5 times in a row";
+        let given_up = Some(Waited::Never(reason.into()));
+        assert_eq!(keeps_failing(&status(4), healthy, 0), given_up);
+        // What was before the wait does not count.
+        assert_eq!(keeps_failing(&status(4), healthy, 2), None);
+        let job = Condition::ServiceCompletedSuccessfully;
+        assert_eq!(keeps_failing(&status(8), job, 0), None);
+        assert!(keeps_failing(&status(9), job, 0).is_some());
+        let running = UnitStatus {
+            running: true,
+            restarting: false,
+            ..status(9)
+        };
+        assert_eq!(keeps_failing(&running, healthy, 0), None);
     }
 
     #[test]

@@ -43,6 +43,8 @@ pub(super) struct UnitStatus {
     /// It has ended and will start again.
     pub(super) restarting: bool,
     pub(super) health: Option<HealthStatus>,
+    /// How often it was started again by its policy since somebody asked for a start.
+    pub(super) restarts: u64,
     /// Of the last run, once it has ended.
     pub(super) exit: Option<Exit>,
     /// Why the last start failed.
@@ -445,6 +447,7 @@ impl Unit {
             running: matches!(self.phase, Phase::Running(_)),
             paused: matches!(&self.phase, Phase::Running(run) if run.paused),
             restarting: matches!(self.phase, Phase::BackingOff { .. }),
+            restarts: self.state.restart_count,
             health: self.state.health.as_ref().map(|health| health.status),
             exit: self.state.exit.clone(),
             error: self.state.error.clone(),
