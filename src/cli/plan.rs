@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use super::ui::paint;
 use crate::reconcile::diff::{HIDDEN, mask_secrets};
 use crate::reconcile::plan::{Action, Change, Plan, Reason, Step};
+use crate::reconcile::update::UpdateOrder;
 
 /// For people: each resource that changes and why; what stays is only counted.
 pub(crate) fn human(project: &str, plan: &Plan, show_values: bool, color: bool) -> String {
@@ -28,11 +29,16 @@ pub(crate) fn human(project: &str, plan: &Plan, show_values: bool, color: bool) 
         let _ = writeln!(text, "Project {project} is up to date{waits}.");
         return text;
     }
+    let updates = updates(plan);
     let _ = writeln!(text, "Project {project}\n");
     for change in &changed {
         let (sign, style) = sign(&change.change);
         let head = format!("{sign} {} {}", change.kind, change.name);
-        let _ = writeln!(text, "  {}: {}", paint(color, style, &head), change.change);
+        let how = updates.get(change.name.as_str());
+        let how = how.filter(|_| change.kind == "container" && change.change == "recreate");
+        let how = how.map_or_else(String::new, |how| format!(" ({how})"));
+        let word = &change.change;
+        let _ = writeln!(text, "  {}: {word}{how}", paint(color, style, &head));
         for reason in visible(&change.reasons, show_values) {
             let _ = writeln!(text, "      {}", explain(&reason));
         }
@@ -48,6 +54,29 @@ pub(crate) fn human(project: &str, plan: &Plan, show_values: bool, color: bool) 
     parts.push(format!("{unchanged} unchanged"));
     let _ = writeln!(text, "\n{}", parts.join(", "));
     text
+}
+
+/// When and how containers are replaced that serve meanwhile, by name.
+fn updates(plan: &Plan) -> BTreeMap<&str, String> {
+    let mut found = BTreeMap::new();
+    for step in &plan.steps {
+        if let Action::ConcludeUpdate {
+            policy, replicas, ..
+        } = &step.action
+        {
+            let waves = replicas.iter().map(|replica| replica.wave).max();
+            let order = match policy.order {
+                UpdateOrder::StartFirst => "start-first",
+                UpdateOrder::StopFirst => "stop-first",
+            };
+            found.extend(replicas.iter().map(|replica| {
+                let (wave, waves) = (replica.wave, waves.unwrap_or_default());
+                let how = format!("wave {wave} of {waves}, {order}");
+                (replica.name.as_str(), how)
+            }));
+        }
+    }
+    found
 }
 
 /// What can happen to a resource, its sign and its colour, in the order of the summary.
@@ -104,6 +133,7 @@ fn explain(reason: &Reason) -> String {
         Reason::Surplus => "more replicas than wanted".into(),
         Reason::Orphan => "its service is not in the file".into(),
         Reason::NotWanted => "is not wanted any more".into(),
+        Reason::Interrupted => "finishes what an earlier command began".into(),
     }
 }
 
@@ -146,7 +176,7 @@ fn step_json(step: &Step, show_values: bool) -> Value {
             }
             Action::CreateNetwork { spec } => Some(&spec.name),
             Action::CreateVolume { volume } => Some(&volume.name),
-            Action::CreateSandbox { spec } => Some(&spec.id),
+            Action::CreateSandbox { spec, .. } => Some(&spec.id),
             _ => None,
         };
         if let Some(name) = name {
@@ -197,6 +227,7 @@ mod tests {
                 reasons: vec![changed("environment.TOKEN")],
                 after: Vec::new(),
                 follows: Vec::new(),
+                update: None,
             }],
             changes: vec![
                 change("network", "shop_default", "create", vec![Reason::Missing]),

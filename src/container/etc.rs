@@ -195,6 +195,7 @@ mod tests {
             ports: Vec::new(),
             active: true,
             boot_id: String::new(),
+            stands_by_for: None,
         }
     }
 

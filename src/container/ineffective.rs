@@ -2,7 +2,7 @@
 
 use super::environment::missing_controls;
 use crate::engine::spec::Host;
-use crate::model::Service;
+use crate::model::{Service, UpdateConfig};
 
 /// Attributes of `service` that take no effect, by path in the service (as `deploy.placement`), with the reason.
 pub fn ineffective(service: &Service) -> Vec<(String, String)> {
@@ -12,11 +12,18 @@ pub fn ineffective(service: &Service) -> Vec<(String, String)> {
 fn ineffective_on(service: &Service, host: &Host) -> Vec<(String, String)> {
     const WINDOWS: &str = "it is for Windows containers";
     const SWARM: &str = "it is for a cluster, and this is one host";
+    const UNKNOWN_ACTION: &str = "there is no such action; a failed update is paused";
     const MODES: [&str; 4] = ["replicated", "global", "replicated-job", "global-job"];
     let deploy = service.deploy.as_ref();
     let reservations = deploy.and_then(|deploy| deploy.resources.reservations.as_ref());
     let placement = deploy.map(|deploy| &deploy.placement);
     let restart = deploy.and_then(|deploy| deploy.restart_policy.as_ref());
+    let update = deploy.and_then(|deploy| deploy.update_config.as_ref());
+    let rollback = deploy.and_then(|deploy| deploy.rollback_config.as_ref());
+    let unknown_action = |config: Option<&UpdateConfig>| {
+        let action = config.and_then(|config| config.failure_action.as_deref());
+        action.is_some_and(|action| !["", "pause", "continue", "rollback"].contains(&action))
+    };
     let set = |text: &Option<String>| text.as_ref().is_some_and(|text| !text.is_empty());
     let volumes = || service.volumes.iter().enumerate();
     let checks = [
@@ -79,14 +86,19 @@ fn ineffective_on(service: &Service, host: &Host) -> Vec<(String, String)> {
             SWARM,
         ),
         (
-            "deploy.update_config",
-            deploy.is_some_and(|deploy| deploy.update_config.is_some()),
-            "replicas are replaced as the plan says",
+            "deploy.update_config.failure_action",
+            unknown_action(update),
+            UNKNOWN_ACTION,
+        ),
+        (
+            "deploy.rollback_config.failure_action",
+            unknown_action(rollback),
+            UNKNOWN_ACTION,
         ),
         (
             "deploy.rollback_config",
-            deploy.is_some_and(|deploy| deploy.rollback_config.is_some()),
-            "nothing is rolled back",
+            update.is_none() && rollback.is_some(),
+            "without `update_config` there is nothing to roll back",
         ),
         (
             "deploy.labels",

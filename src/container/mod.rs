@@ -5,6 +5,7 @@ mod attributes;
 mod cdi;
 mod cgroup;
 mod commit;
+mod connections;
 mod copy;
 mod create;
 mod environment;
@@ -43,6 +44,7 @@ use crate::state::StateRoot;
 
 pub use crate::model::parse_signal;
 pub use commit::CommitOptions;
+pub use connections::open_connections;
 pub use environment::INIT_PATH;
 pub use error::ContainerError;
 pub use filesystem::{Attributes, FileKind, FileSystem, UnpackOptions, Unpacked, pack, unpack};

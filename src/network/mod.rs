@@ -46,6 +46,7 @@ mod repair;
 mod resolver;
 mod sandbox;
 mod subnet;
+mod switch;
 mod teardown;
 
 use host::Host;
@@ -172,10 +173,23 @@ pub struct SandboxRecord {
     pub netns: PathBuf,
     pub endpoints: Vec<Endpoint>,
     pub ports: Vec<PublishedPort>,
-    /// Peers find its names (its container runs).
+    /// Its container runs: peers find its names, unless it stands by.
     pub active: bool,
     /// Boot of the host that made it; after a reboot its kernel half is gone.
     pub boot_id: String,
+    /// The sandbox of the same slot in whose place it is to come: until [`Networks::switch_sandbox`] that one has the names
+    /// and the published ports of both.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stands_by_for: Option<String>,
+}
+
+/// What a switch from one sandbox to another has changed.
+#[derive(Debug, Default)]
+pub struct Switched {
+    /// Keys under which ports were held, and those under which they are to be held now.
+    pub moved: Vec<(String, String)>,
+    /// What is to be held beside.
+    pub held: Held,
 }
 
 impl Versioned for SandboxRecord {
@@ -311,7 +325,26 @@ impl Networks {
         spec: &SandboxSpec,
     ) -> Result<(SandboxRecord, Held), NetworkError> {
         let spec = spec.clone();
-        self.blocking(move |host| host.create_sandbox(&spec)).await
+        self.blocking(move |host| host.create_sandbox(&spec, None))
+            .await
+    }
+    /// As [`Networks::create_sandbox`], beside the sandbox `other` of the same slot, which keeps names and ports for the
+    /// time being.
+    pub async fn create_standby(
+        &self,
+        spec: &SandboxSpec,
+        other: &str,
+    ) -> Result<(SandboxRecord, Held), NetworkError> {
+        let (spec, other) = (spec.clone(), other.to_owned());
+        self.blocking(move |host| host.create_sandbox(&spec, Some(other)))
+            .await
+    }
+    /// Gives names and published ports of `from` to `to`, and has `from` stand by. New connections lead to `to` from one
+    /// packet to the next; those that are open go on where they are. Nothing is done if it is so already.
+    pub async fn switch_sandbox(&self, from: &str, to: &str) -> Result<Switched, NetworkError> {
+        let (from, to) = (from.to_owned(), to.to_owned());
+        self.blocking(move |host| host.switch_sandbox(&from, &to))
+            .await
     }
     /// Undoes all of it, idempotent, goes on after a failure and returns the first.
     pub async fn remove_sandbox(&self, id: &str) -> Result<(), NetworkError> {

@@ -125,6 +125,7 @@ impl Host {
     pub(super) fn create_sandbox(
         &self,
         spec: &SandboxSpec,
+        stands_by_for: Option<String>,
     ) -> Result<(SandboxRecord, Held), NetworkError> {
         if spec.id.is_empty() || spec.id.contains('\0') {
             return Err(invalid("the id of a sandbox", &spec.id));
@@ -153,6 +154,7 @@ impl Host {
                 ports: Vec::new(),
                 active: false,
                 boot_id: boot_id()?,
+                stands_by_for,
             },
             forward_to: None,
         };
@@ -173,7 +175,7 @@ impl Host {
         }
     }
 
-    /// Binds the ports of `spec` and records which they are.
+    /// Binds the ports of `spec`, but for those that it stands by for, and records which they are.
     pub(super) fn hold_ports(
         &self,
         spec: &SandboxSpec,
@@ -189,8 +191,9 @@ impl Host {
         let default = joined
             .get(index)
             .and_then(|join| options::host_binding(&join.network.spec));
+        let kept = self.kept_by_other(&stored.record)?;
         let mut held = Vec::new();
-        for request in &spec.ports {
+        for request in spec.ports.iter().filter(|request| !kept.contains(request)) {
             let bound = ports::hold(request, default).map_err(|error| self.name_owner(error))?;
             let key = port_key(&spec.id, &bound.port);
             held.extend(bound.socket.map(|socket| (key, socket)));

@@ -178,6 +178,7 @@ mod tests {
             reasons: Vec::new(),
             after: after.to_vec(),
             follows: Vec::new(),
+            update: None,
         });
         Plan {
             steps: steps.collect(),

@@ -50,7 +50,10 @@ pub(super) fn service_definition(service: &Service) -> Value {
         all.remove(attribute);
     }
     if let Some(Value::Object(deploy)) = all.get_mut("deploy") {
-        deploy.remove("replicas");
+        // They say how to come to what is wanted, not what that is.
+        for attribute in ["replicas", "update_config", "rollback_config"] {
+            deploy.remove(attribute);
+        }
     }
     all.retain(|attribute, value| DEFAULTS.get(attribute) != Some(value));
     let pruned = all.into_iter().filter_map(|(attribute, value)| {

@@ -9,6 +9,7 @@ use super::definition::{
 };
 use super::pulls::DesiredPull;
 use super::sandbox;
+use super::update::UpdatePolicy;
 use crate::container::{Desired, VolumeRecord, label};
 use crate::graph::{namespace_modes, service_reference};
 use crate::image::Image;
@@ -27,6 +28,18 @@ pub struct Facts<'a> {
     pub contents: &'a BTreeMap<String, String>,
     /// Value of the label `com.docker.compose.config-hash`.
     pub config_hash: fn(&Service) -> String,
+}
+
+/// What the id of the second sandbox of a slot ends with. No container can be called so.
+const SECOND: &str = "+";
+
+/// The other one of the two sandboxes that the slot `slot` may have.
+pub fn other_sandbox(slot: &str, sandbox: &str) -> String {
+    if sandbox == slot {
+        format!("{slot}{SECOND}")
+    } else {
+        slot.to_owned()
+    }
 }
 
 /// A container and its place in the network.
@@ -59,6 +72,8 @@ pub struct DesiredService {
     pub container_name: Option<String>,
     /// Another program runs it: it has no containers.
     pub is_provided: bool,
+    /// How its replicas are replaced, where the file says so.
+    pub update: Option<UpdatePolicy>,
     /// By `network_mode`, `pid`, `ipc` or `volumes_from.<name>`.
     pub parents: IndexMap<String, Parent>,
     /// Keys of its networks, external ones too.
@@ -233,6 +248,16 @@ impl DesiredService {
     }
 }
 
+impl DesiredContainer {
+    /// Puts it into the sandbox of that id, if it has one of its own.
+    pub fn move_to(&mut self, sandbox: &str) {
+        if let Some(spec) = &mut self.sandbox {
+            sandbox.clone_into(&mut spec.id);
+            self.desired.sandbox = Some(sandbox.to_owned());
+        }
+    }
+}
+
 fn desired_service(
     project: &Project,
     service: &Service,
@@ -288,6 +313,7 @@ fn desired_service(
         replicas: service.replicas(),
         container_name: service.container_name.clone(),
         is_provided: service.provider.is_some(),
+        update: UpdatePolicy::of(service),
         parents,
         networks: network_keys,
         volumes: volume_keys,

@@ -12,3 +12,4 @@ pub mod prepare;
 pub mod pulls;
 mod reason;
 mod sandbox;
+pub mod update;

@@ -7,6 +7,7 @@ mod exclusive;
 mod lifecycle;
 mod order;
 mod resources;
+mod rollout;
 mod schedule;
 mod slots;
 mod up;
@@ -21,8 +22,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::container::{Desired, VolumeRecord};
-use crate::model::Condition;
+use crate::model::{Condition, Duration};
 use crate::network::{NetworkSpec, SandboxSpec};
+use crate::reconcile::update::UpdatePolicy;
 
 /// Index of a step in its plan.
 pub type StepId = usize;
@@ -51,6 +53,8 @@ pub enum Reason {
     Orphan,
     /// The file does not name it any more, or the project goes down.
     NotWanted,
+    /// A command before this one did not come to its end.
+    Interrupted,
 }
 
 /// What a step does. Containers are named by slot (name of the container), as ids come only when they are made.
@@ -81,8 +85,18 @@ pub enum Action {
         service: String,
         reference: String,
     },
+    /// `stands_by_for`: the other sandbox of the slot, which keeps names and published ports until they are switched.
     CreateSandbox {
         spec: SandboxSpec,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        stands_by_for: Option<String>,
+    },
+    /// Leads names and published ports of a slot from one of its sandboxes to the other.
+    SwitchSandbox {
+        service: String,
+        name: String,
+        from: String,
+        to: String,
     },
     RemoveSandbox {
         id: String,
@@ -104,10 +118,38 @@ pub enum Action {
         name: String,
         signal: String,
     },
-    /// Starts the newest container of the slot.
+    /// Starts a container: the one of that id, else the one that the plan makes for the slot.
     StartContainer {
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        id: Option<String>,
         service: String,
         name: String,
+    },
+    /// Watches a new container until it is healthy and has run well for some time; one that ends is a failure.
+    Monitor {
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        id: Option<String>,
+        service: String,
+        name: String,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        time: Option<Duration>,
+    },
+    /// Waits until nobody is connected to a container that gets no new connections, for at most its grace period.
+    Drain {
+        id: String,
+        service: String,
+        name: String,
+    },
+    /// Time between two waves of an update.
+    Delay {
+        service: String,
+        time: Duration,
+    },
+    /// Ends an update: if too much of it has failed, that is told, and undone where the policy says so.
+    ConcludeUpdate {
+        service: String,
+        policy: Box<UpdatePolicy>,
+        replicas: Vec<ReplicaUpdate>,
     },
     StopContainer {
         id: String,
@@ -137,8 +179,10 @@ pub enum Action {
         dependent: String,
     },
     /// Runs `post_start[index]` or `pre_stop[index]` in the container, or `pre_start[index]` in one of its own beside
-    /// the newest container of the slot. The definition of the hook is in the container's own record.
+    /// it; `id` as of [`Action::StartContainer`]. The definition of the hook is in the container's own record.
     RunHook {
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        id: Option<String>,
         service: String,
         name: String,
         hook: String,
@@ -177,8 +221,40 @@ impl Action {
 
     /// Whether the step only waits for something.
     pub const fn is_wait(&self) -> bool {
-        matches!(self, Self::WaitFor { .. })
+        matches!(
+            self,
+            Self::WaitFor { .. } | Self::Monitor { .. } | Self::Drain { .. } | Self::Delay { .. }
+        )
     }
+}
+
+/// One replica in an update.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ReplicaUpdate {
+    /// Name of its slot.
+    pub name: String,
+    /// From 1.
+    pub wave: usize,
+    /// Id of the container that serves before the update.
+    pub old: String,
+    /// Id of the container that takes its place, if it is there already.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub new: Option<String>,
+    /// Sandboxes of the old and the new container, where these are two.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub switch: Option<(String, String)>,
+}
+
+/// A step's place in an update. Its failure is not that of the plan, but of this replica, which then becomes what it was.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct UpdateStep {
+    pub service: String,
+    pub name: String,
+    /// From 1.
+    pub wave: usize,
+    /// It removes what is left of the old container, once the update has gone well.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub retires: bool,
 }
 
 /// One step; it begins when all of `after` have ended well and all of `follows` have ended.
@@ -192,6 +268,8 @@ pub struct Step {
     /// down as far as it goes, and a dependency that is not required may fail.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub follows: Vec<StepId>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub update: Option<UpdateStep>,
 }
 
 /// What will happen to one resource, for people.

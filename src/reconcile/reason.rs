@@ -25,6 +25,7 @@ impl fmt::Display for Reason {
             Self::Surplus => f.write_str("more replicas than wanted"),
             Self::Orphan => f.write_str("its service is not in the file"),
             Self::NotWanted => f.write_str("not wanted any more"),
+            Self::Interrupted => f.write_str("an earlier command was interrupted"),
         }
     }
 }

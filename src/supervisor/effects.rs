@@ -2,6 +2,7 @@
 
 mod hook;
 mod image;
+mod update;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -14,6 +15,7 @@ use super::protocol::{
     ContainerChange, Failure, Progress, ProgressStatus, Reply, Request, Resource,
 };
 use super::unit::{Attachment, Command, UnitHandle};
+use update::Updates;
 use super::wait::{self, Waited};
 use super::worker::Worker;
 use crate::container::{Creation, Desired, parse_signal};
@@ -39,6 +41,9 @@ pub(super) struct RequestEffects {
     replies: mpsc::UnboundedSender<Reply>,
     /// Containers that are replaced: what happens to them is part of the new one's story.
     replaced: BTreeSet<String>,
+    /// Containers that a later step removes: nobody waits for them.
+    leaving: BTreeSet<String>,
+    updates: Updates,
     /// Sandboxes that a later step removes: whoever stops before need not give them up.
     doomed: BTreeSet<String>,
     lease: OnceCell<String>,
@@ -77,6 +82,10 @@ impl RequestEffects {
             Action::CreateContainer { replaces, .. } => replaces.clone(),
             _ => None,
         });
+        let leaving = plan.steps.iter().filter_map(|step| match &step.action {
+            Action::RemoveContainer { id, .. } => Some(id.clone()),
+            _ => None,
+        });
         let doomed = plan.steps.iter().filter_map(|step| match &step.action {
             Action::RemoveSandbox { id } => Some(id.clone()),
             _ => None,
@@ -101,6 +110,8 @@ impl RequestEffects {
             options,
             replies,
             replaced: replaced.collect(),
+            leaving: leaving.collect(),
+            updates: Updates::of(plan),
             doomed: doomed.collect(),
             lease: OnceCell::new(),
             images: Mutex::default(),
@@ -197,19 +208,32 @@ impl RequestEffects {
         Ok((project, service))
     }
 
+    /// The container of that id, else the one that was made for the slot.
+    fn container(&self, id: Option<&str>, name: &str) -> Result<UnitHandle, Failure> {
+        let known = id.map_or_else(|| self.unit(name), |id| self.worker.unit(id));
+        known.ok_or_else(|| Failure::new(format!("container {name}"), "it does not exist"))
+    }
+
     /// The newest container of a slot.
     fn unit(&self, name: &str) -> Option<UnitHandle> {
         let created = locked(&self.created).get(name).cloned();
         created.or_else(|| self.worker.unit_by_name(name))
     }
 
-    async fn create_sandbox(&self, spec: &SandboxSpec) -> Result<(), Failure> {
+    async fn create_sandbox(
+        &self,
+        spec: &SandboxSpec,
+        stands_by_for: Option<&str>,
+    ) -> Result<(), Failure> {
         let shared = &self.worker.shared;
         let failed = |error: NetworkError| Failure {
             hints: error.hints(),
             ..Failure::from_error(format!("container {}", spec.id), &error)
         };
-        shared.create_sandbox(spec).await.map_err(failed)
+        shared
+            .create_sandbox(spec, stands_by_for)
+            .await
+            .map_err(failed)
     }
 
     async fn create_container(
@@ -349,14 +373,13 @@ impl RequestEffects {
 
     async fn start_container(
         &self,
+        id: Option<&str>,
         service: &str,
         name: &str,
         reason: String,
     ) -> Result<(), Failure> {
         let resource = format!("container {name}");
-        let unit = self
-            .unit(name)
-            .ok_or_else(|| Failure::new(resource.clone(), "it does not exist"))?;
+        let unit = self.container(id, name)?;
         let (ongoing, done) = if self.restarting {
             (ProgressStatus::Restarting, ProgressStatus::Started)
         } else {
@@ -400,7 +423,8 @@ impl RequestEffects {
             return Ok(());
         };
         let quiet = self.replaced.contains(id) || self.restarting;
-        let keep_sandbox = quiet || self.doomed.contains(name);
+        let is_doomed = |sandbox: &String| self.doomed.contains(sandbox);
+        let keep_sandbox = quiet || unit.sandbox.as_ref().is_some_and(is_doomed);
         if !quiet {
             self.say(Resource::Container, name, ProgressStatus::Stopping);
         }
@@ -458,7 +482,8 @@ impl RequestEffects {
     fn replicas(&self, service: &str) -> BTreeMap<String, UnitHandle> {
         let mut units = self.worker.units();
         units.retain(|unit| {
-            unit.service == service && !unit.one_off && !self.replaced.contains(&unit.id)
+            let is_old = self.replaced.contains(&unit.id) || self.leaving.contains(&unit.id);
+            unit.service == service && !unit.one_off && !is_old
         });
         units.sort_by_key(|unit| unit.created_at);
         let by_name = units.into_iter().map(|unit| (unit.name.clone(), unit));
@@ -587,6 +612,15 @@ pub(super) fn reasons_text(reasons: &[Reason]) -> String {
 
 impl Effects for RequestEffects {
     async fn perform(&self, step: &Step, cancel: &CancellationToken) -> Result<(), Failure> {
+        match &step.update {
+            Some(part) => self.act_in_update(part, step, cancel).await,
+            None => self.act(step, cancel).await,
+        }
+    }
+}
+
+impl RequestEffects {
+    async fn act(&self, step: &Step, cancel: &CancellationToken) -> Result<(), Failure> {
         let shared = &self.worker.shared;
         match &step.action {
             Action::CreateNetwork { spec } => {
@@ -638,7 +672,23 @@ impl Effects for RequestEffects {
                 self.pull_image(service, reference, platform.as_deref(), cancel)
                     .await
             }
-            Action::CreateSandbox { spec } => self.create_sandbox(spec).await,
+            Action::CreateSandbox {
+                spec,
+                stands_by_for,
+            } => self.create_sandbox(spec, stands_by_for.as_deref()).await,
+            Action::SwitchSandbox { name, from, to, .. } => shared
+                .switch_sandbox(from, to)
+                .await
+                .map_err(|error| Failure::from_error(format!("container {name}"), &error)),
+            Action::Monitor { id, name, time, .. } => {
+                self.monitor(id.as_deref(), name, *time, cancel).await
+            }
+            Action::Drain { id, .. } => self.drain(id, cancel).await,
+            Action::Delay { service, time } => {
+                self.delay(service, *time, cancel).await;
+                Ok(())
+            }
+            Action::ConcludeUpdate { service, .. } => self.conclude_update(service, cancel).await,
             Action::RemoveSandbox { id } => shared
                 .remove_sandbox(id)
                 .await
@@ -651,8 +701,10 @@ impl Effects for RequestEffects {
             Action::SignalContainer {
                 id, name, signal, ..
             } => self.signal_container(id, name, signal).await,
-            Action::StartContainer { service, name } => {
-                self.start_container(service, name, reason_text(step)).await
+            Action::StartContainer { id, service, name } => {
+                let reason = reason_text(step);
+                self.start_container(id.as_deref(), service, name, reason)
+                    .await
             }
             Action::StopContainer {
                 id, name, timeout, ..
@@ -677,11 +729,15 @@ impl Effects for RequestEffects {
             }
             Action::RemoveImage { reference } => self.remove_image(reference).await,
             Action::RunHook {
+                id,
                 service,
                 name,
                 hook,
                 index,
-            } => self.run_hook(service, name, hook, *index, cancel).await,
+            } => {
+                let names = (id.as_deref(), service.as_str(), name.as_str());
+                self.run_hook(names, hook, *index, cancel).await
+            }
         }
     }
 }

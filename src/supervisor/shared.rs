@@ -197,10 +197,18 @@ impl Shared {
 
     /// Makes a sandbox. Whoever gives up the one before it at the same time does so first, or gives up this one, which is then
     /// taken back by who starts in it.
-    pub(super) async fn create_sandbox(&self, spec: &SandboxSpec) -> Result<(), NetworkError> {
+    pub(super) async fn create_sandbox(
+        &self,
+        spec: &SandboxSpec,
+        stands_by_for: Option<&str>,
+    ) -> Result<(), NetworkError> {
         let tenancy = self.tenants.of(&spec.id);
         let _turn = tenancy.lock().await;
-        let (_, held) = self.containers.networks.create_sandbox(spec).await?;
+        let networks = &self.containers.networks;
+        let (_, held) = match stands_by_for {
+            Some(other) => networks.create_standby(spec, other).await?,
+            None => networks.create_sandbox(spec).await?,
+        };
         self.hold_sandbox(&spec.id, held)
     }
 
@@ -227,7 +235,47 @@ impl Shared {
         } else {
             self.ensure_sandbox(sandbox).await?;
         }
+        if let Some(other) = self.deserted(sandbox)? {
+            self.switch_sandbox(&other, sandbox).await?;
+        }
         tenancy.enter(container);
+        Ok(())
+    }
+
+    /// The sandbox that this one stands by for, if nobody runs there.
+    fn deserted(&self, sandbox: &str) -> Result<Option<String>, NetworkError> {
+        let networks = &self.containers.networks;
+        let record = networks.sandbox(sandbox)?;
+        let Some(other) = record.and_then(|record| record.stands_by_for) else {
+            return Ok(None);
+        };
+        let is_used = networks.sandbox(&other)?.is_some_and(|other| other.active);
+        Ok((!is_used).then_some(other))
+    }
+
+    /// Gives names and published ports of one sandbox of a slot to the other one.
+    pub(super) async fn switch_sandbox(&self, from: &str, to: &str) -> Result<(), NetworkError> {
+        let failed = |source| NetworkError::Io {
+            operation: "hold a port".into(),
+            source,
+        };
+        let networks = &self.containers.networks;
+        let switched = networks.switch_sandbox(from, to).await?;
+        let copies = if switched.moved.is_empty() {
+            Vec::new()
+        } else {
+            self.holder.take_all().map_err(failed)?
+        };
+        for (key, descriptor) in copies {
+            let moved = switched.moved.iter().find(|(before, _)| *before == key);
+            if let Some((before, after)) = moved {
+                self.hold(after, descriptor.as_fd()).map_err(failed)?;
+                self.release(before);
+            }
+        }
+        for (key, descriptor) in switched.held {
+            self.hold(&key, descriptor.as_fd()).map_err(failed)?;
+        }
         Ok(())
     }
 

@@ -232,7 +232,7 @@ async fn follow_engine(worker: Arc<Worker>) {
 }
 
 /// What a container was made from; `None` if another tool made it.
-fn desired(record: &ContainerRecord) -> Option<Desired> {
+pub(super) fn desired(record: &ContainerRecord) -> Option<Desired> {
     let json = record.extensions.get(DESIRED_EXTENSION)?;
     serde_json::from_slice(json)
         .inspect_err(|error| {

@@ -762,7 +762,6 @@ services:
     deploy:
       labels: {a: b}
       endpoint_mode: vip
-      update_config: {parallelism: 1}
       rollback_config: {parallelism: 1}
       placement: {constraints: [node.role==manager]}
       resources:

@@ -22,6 +22,7 @@ mod network;
 mod registry;
 mod reports;
 mod resume;
+mod rolling;
 mod run;
 mod runtimes;
 mod secrets;

@@ -32,13 +32,19 @@ pub(super) struct Change {
     pub(super) check: bool,
     pub(super) add: Vec<Forward>,
     pub(super) remove: Vec<Forward>,
+    /// Ports that lead elsewhere from one packet to the next: from where, and where to.
+    pub(super) switch: Vec<(Forward, Forward)>,
     /// Connections to forget once the rules are changed.
     pub(super) forget: Forget,
 }
 
 impl Change {
     fn touches_rules(&self) -> bool {
-        self.rebuild || self.check || !self.add.is_empty() || !self.remove.is_empty()
+        self.rebuild
+            || self.check
+            || !self.add.is_empty()
+            || !self.remove.is_empty()
+            || !self.switch.is_empty()
     }
 
     /// Adds what `other` asks for.
@@ -47,6 +53,7 @@ impl Change {
         self.check |= other.check;
         self.add.extend(other.add);
         self.remove.extend(other.remove);
+        self.switch.extend(other.switch);
         self.forget.addresses.extend(other.forget.addresses);
         self.forget.udp.extend(other.forget.udp);
     }
@@ -126,12 +133,18 @@ impl Firewall {
         records: impl FnOnce() -> Result<(Rules, Vec<String>), NetworkError>,
     ) -> Result<(), NetworkError> {
         let _turn = self.turn()?;
-        let Change { add, remove, .. } = change;
+        let Change {
+            add,
+            remove,
+            switch,
+            ..
+        } = change;
         let elements = || {
-            let of = |forwards: &[Forward]| -> Vec<Element> {
-                forwards.iter().map(live::element).collect()
-            };
-            let changed = nftables::change(&self.layout.table(), &of(remove), &of(add));
+            let before = switch.iter().map(|(before, _)| before);
+            let after = switch.iter().map(|(_, after)| after);
+            let gone: Vec<Element> = remove.iter().chain(before).map(live::element).collect();
+            let new: Vec<Element> = add.iter().chain(after).map(live::element).collect();
+            let changed = nftables::change(&self.layout.table(), &gone, &new);
             changed.inspect_err(|error| tracing::debug!(%error, "the firewall is written anew"))
         };
         // What only grows needs no look at the records.

@@ -4,7 +4,7 @@ use std::net::{Ipv4Addr, TcpListener, UdpSocket};
 use std::os::fd::OwnedFd;
 
 use super::world::{
-    At, OUTSIDE, UPLINK, World, ask_with, describe, on_private_host, port, run, spec, udp,
+    At, OUTSIDE, Sandbox, UPLINK, World, ask_with, describe, on_private_host, port, run, spec, udp,
 };
 use crate::network::{NetworkError, PortRequest};
 
@@ -198,6 +198,44 @@ fn a_taken_port_is_refused_with_its_owner() {
         TcpListener::bind("127.0.0.1:8080").expect_err("held");
         drop(web);
         TcpListener::bind("0.0.0.0:8080").expect("free once nobody holds it");
+    });
+}
+
+#[test]
+fn a_port_leads_to_the_sandbox_that_stood_by_and_open_connections_stay() {
+    on_private_host(|world| async move {
+        world.network("a").await;
+        let requests = [port(None, 8080, 80), udp(port(None, 8080, 80))];
+        let old = world.sandbox("web-1", &["a"], &requests).await;
+        old.at.serve(80, "old");
+        let spec = spec("web-1+", &["a"], &requests);
+        let made = world.networks.create_standby(&spec, "web-1").await;
+        let new = Sandbox::new(made.expect("a second sandbox"));
+        new.at.serve(80, "new");
+        assert!(new.record.ports.is_empty());
+        assert!(world.outside.ask(UPLINK, 8080).starts_with("old"));
+
+        let stands_by = |id: &str| {
+            let record = world.networks.sandbox(id).expect("readable");
+            record.expect("recorded").stands_by_for
+        };
+        for _ in 0..2 {
+            let switched = world.networks.switch_sandbox("web-1", "web-1+").await;
+            switched.expect("switched");
+            assert!(world.outside.ask(UPLINK, 8080).starts_with("new"));
+            assert!(At::Host.ask(Ipv4Addr::LOCALHOST, 8080).starts_with("new"));
+        }
+        assert_eq!(stands_by("web-1+"), None);
+        assert_eq!(stands_by("web-1").as_deref(), Some("web-1+"));
+
+        let back = world.networks.switch_sandbox("web-1+", "web-1").await;
+        assert_eq!(back.expect("switched back").moved.len(), 2);
+        assert!(world.outside.ask(UPLINK, 8080).starts_with("old"));
+        let removed = world.networks.remove_sandbox("web-1+").await;
+        removed.expect("removed");
+        assert!(world.outside.ask(UPLINK, 8080).starts_with("old"));
+        let garbage = world.networks.collect_garbage().await.expect("collected");
+        assert!(garbage.is_empty(), "{garbage:?}");
     });
 }
 

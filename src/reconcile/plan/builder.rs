@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 
-use super::{Action, Change, Plan, Reason, Step, StepId};
+use super::{Action, Change, Plan, Reason, Step, StepId, UpdateStep};
 use crate::graph::Requirement;
 use crate::model::Condition;
 use crate::network::SandboxRecord;
@@ -17,6 +17,8 @@ pub(super) struct Builder {
     pub(super) plan: Plan,
     /// Waits that are shared, by service, condition and whether it is required.
     waits: BTreeMap<(String, u8, bool), StepId>,
+    /// Given to the steps that are added.
+    pub(super) update: Option<UpdateStep>,
 }
 
 /// What a step waits for.
@@ -65,6 +67,7 @@ impl Builder {
             reasons,
             follows: follows.collect::<BTreeSet<_>>().into_iter().collect(),
             after: after.into_iter().collect(),
+            update: self.update.clone(),
         });
         self.plan.steps.len() - 1
     }
@@ -112,7 +115,7 @@ impl Builder {
         &mut self,
         hook: &str,
         definition: &Value,
-        (service, name): (&str, &str),
+        (id, service, name): (Option<&str>, &str, &str),
         gate: &Gate,
     ) -> Option<StepId> {
         let count = definition
@@ -122,6 +125,7 @@ impl Builder {
         let mut last = None;
         for index in 0..count {
             let action = Action::RunHook {
+                id: id.map(String::from),
                 service: service.into(),
                 name: name.into(),
                 hook: hook.into(),
@@ -142,7 +146,11 @@ impl Builder {
         reasons: Vec<Reason>,
         gate: Gate,
     ) -> StepId {
-        let names = (container.service.as_str(), container.name.as_str());
+        let names = (
+            Some(container.id.as_str()),
+            container.service.as_str(),
+            container.name.as_str(),
+        );
         let definition = container.desired.as_ref().map(|desired| &desired.config);
         // A hook cannot run in what is frozen or just restarts.
         let hooks = definition.filter(|_| with_hooks && container.status == Status::Running);
@@ -160,15 +168,17 @@ impl Builder {
         )
     }
 
-    /// Starts the newest container of a slot, runs its `post_start` hooks, and returns the last step.
+    /// Starts the container of that id, else the one that is made for the slot, runs its `post_start` hooks, and returns the last
+    /// step.
     pub(super) fn start(
         &mut self,
-        (service, name): (&str, &str),
+        (id, service, name): (Option<&str>, &str, &str),
         definition: &Value,
         reasons: Vec<Reason>,
         gate: Gate,
     ) -> StepId {
         let action = Action::StartContainer {
+            id: id.map(String::from),
             service: service.into(),
             name: name.into(),
         };
@@ -176,7 +186,7 @@ impl Builder {
         self.hooks(
             "post_start",
             definition,
-            (service, name),
+            (id, service, name),
             &Gate::after([start]),
         )
         .unwrap_or(start)

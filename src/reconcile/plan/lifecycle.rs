@@ -256,7 +256,11 @@ impl<'a> Lifecycle<'a> {
         for service in walk.order() {
             let is_job = walk.is_awaited_job(service);
             let mut starting = walk.of_service(service);
-            starting.retain(|container| !(is_up(container) || is_job && has_completed(container)));
+            starting.retain(|container| {
+                !(is_up(container)
+                    || is_job && has_completed(container)
+                    || is_superseded(self.observed, container))
+            });
             let gate = if starting.is_empty() {
                 Gate::default()
             } else {
@@ -293,6 +297,9 @@ impl<'a> Lifecycle<'a> {
             let gate = walk.dependencies_met(&mut self.builder, service);
             let mut ready = Vec::new();
             for container in walk.of_service(service) {
+                if !is_up(container) && is_superseded(self.observed, container) {
+                    continue;
+                }
                 let reasons = vec![requested("restart")];
                 let gate = if is_up(container) {
                     let reasons = reasons.clone();
@@ -415,6 +422,17 @@ impl<'a> Walk<'a> {
     }
 }
 
+/// Whether another container of the same slot runs or is newer, as after an `up` that did not come to its end.
+fn is_superseded(observed: &Observed, container: &ObservedContainer) -> bool {
+    let mut others = observed.containers.iter().filter(|other| {
+        (&other.service, other.number) == (&container.service, container.number)
+            && !other.one_off
+            && other.id != container.id
+    });
+    let age = |container: &ObservedContainer| (container.created_at, container.id.clone());
+    others.any(|other| is_up(other) || age(other) > age(container))
+}
+
 fn start(
     builder: &mut Builder,
     container: &ObservedContainer,
@@ -422,7 +440,11 @@ fn start(
     gate: Gate,
 ) -> StepId {
     let definition = container.desired.as_ref().map(|desired| &desired.config);
-    let names = (container.service.as_str(), container.name.as_str());
+    let names = (
+        Some(container.id.as_str()),
+        container.service.as_str(),
+        container.name.as_str(),
+    );
     builder.start(
         names,
         definition.unwrap_or(&serde_json::Value::Null),

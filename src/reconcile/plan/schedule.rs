@@ -16,16 +16,16 @@ use crate::reconcile::desired::DesiredService;
 use crate::reconcile::observe::{Observed, ObservedContainer};
 use crate::reconcile::pulls::DesiredPull;
 
-/// Turns decisions into steps. Phases come in an order in which every step knows the steps that it waits for.
+/// Turns decisions into steps; [`super::rollout`] has those of services that are replaced while they serve. Phases come in an order in which every step knows the steps that it waits for.
 pub(super) struct Schedule<'a> {
-    observed: &'a Observed,
-    options: &'a UpOptions,
-    context: Context<'a>,
-    builder: Builder,
-    resources: Resources<'a>,
+    pub(super) observed: &'a Observed,
+    pub(super) options: &'a UpOptions,
+    pub(super) context: Context<'a>,
+    pub(super) builder: Builder,
+    pub(super) resources: Resources<'a>,
     /// In the order of starting.
-    services: Vec<&'a DesiredService>,
-    decided: HashMap<&'a str, Replicas<'a>>,
+    pub(super) services: Vec<&'a DesiredService>,
+    pub(super) decided: HashMap<&'a str, Replicas<'a>>,
     /// Containers that go for good.
     going: Vec<(&'a ObservedContainer, Reason)>,
     /// Names of slots whose container can only be made when something else is gone.
@@ -35,7 +35,7 @@ pub(super) struct Schedule<'a> {
     /// By reference and platform.
     images: BTreeMap<(&'a str, Option<&'a str>), StepId>,
     /// Step that makes the new container of a slot, by its name.
-    created: HashMap<String, StepId>,
+    pub(super) created: HashMap<String, StepId>,
     /// Step that stops a container, by its id.
     stopped: HashMap<&'a str, StepId>,
     /// Step that removes a sandbox, by its id.
@@ -74,6 +74,7 @@ impl<'a> Schedule<'a> {
     }
 
     pub(super) fn plan(mut self) -> Plan {
+        self.decide_updates();
         self.find_late();
         self.prepare();
         self.stop_early();
@@ -85,7 +86,7 @@ impl<'a> Schedule<'a> {
         self.builder.plan
     }
 
-    fn slots(&self) -> impl Iterator<Item = &Slot<'a>> {
+    pub(super) fn slots(&self) -> impl Iterator<Item = &Slot<'a>> {
         self.services
             .iter()
             .filter_map(|service| self.decided.get(service.name.as_str()))
@@ -116,13 +117,15 @@ impl<'a> Schedule<'a> {
     }
 
     /// Sandboxes that are made anew, that belonged to a container that goes, or that nobody uses.
-    fn released_sandboxes(&self) -> Vec<&'a SandboxRecord> {
+    pub(super) fn released_sandboxes(&self) -> Vec<&'a SandboxRecord> {
         let slots = self
             .slots()
             .filter(|slot| slot.sandbox == SandboxChange::Keep);
-        let kept: BTreeSet<&str> = slots
-            .filter_map(|slot| slot.wanted.desired.sandbox.as_deref())
-            .collect();
+        let kept = slots.filter_map(|slot| slot.wanted.desired.sandbox.as_deref());
+        // They are removed when all is well.
+        let updates = self.slots().filter_map(|slot| slot.update.as_ref());
+        let old = updates.filter_map(|update| update.old.desired.as_ref()?.sandbox.as_deref());
+        let kept: BTreeSet<&str> = kept.chain(old).collect();
         let sandboxes = self.observed.sandboxes.iter();
         sandboxes
             .filter(|sandbox| !kept.contains(sandbox.spec.id.as_str()))
@@ -138,7 +141,8 @@ impl<'a> Schedule<'a> {
     fn find_late(&mut self) {
         let released = self.released_sandboxes();
         let mut late = BTreeSet::new();
-        for slot in self.slots().filter(|slot| slot.creates()) {
+        let slots = self.slots();
+        for slot in slots.filter(|slot| slot.creates() && slot.update.is_none()) {
             let waits = match (&slot.wanted.sandbox, slot.sandbox) {
                 (_, SandboxChange::Replace) => true,
                 (Some(spec), SandboxChange::Create) => {
@@ -175,8 +179,8 @@ impl<'a> Schedule<'a> {
             };
             for slot in replicas.slots.iter().filter(|slot| slot.creates()) {
                 self.ensure_image(slot.service);
-                if !self.late.contains(slot.name()) {
-                    self.create(slot);
+                if !self.late.contains(slot.name()) && slot.update.is_none() {
+                    self.create(slot, Gate::default());
                 }
             }
             self.decided.insert(name, replicas);
@@ -237,8 +241,9 @@ impl<'a> Schedule<'a> {
             .collect()
     }
 
-    fn create(&mut self, slot: &Slot<'a>) {
-        let mut gate = Gate::after(self.ingredients(slot));
+    /// Makes sandbox and container of `slot`, not before `gate`.
+    pub(super) fn create(&mut self, slot: &Slot<'a>, gate: Gate) {
+        let mut gate = gate.and(self.ingredients(slot));
         if let Some(spec) = &slot.wanted.sandbox
             && slot.sandbox != SandboxChange::Keep
         {
@@ -256,7 +261,11 @@ impl<'a> Schedule<'a> {
                 .copied();
             // The image comes first: a container that cannot be had must not cost the one that runs.
             let needs = Gate::after(networks.chain(holders)).join(&gate);
-            let action = Action::CreateSandbox { spec: spec.clone() };
+            let switch = slot.update.as_ref().and_then(|update| update.switch.as_ref());
+            let action = Action::CreateSandbox {
+                spec: spec.clone(),
+                stands_by_for: switch.map(|(from, _)| from.clone()),
+            };
             let step = self.builder.push(action, slot.reasons.clone(), needs);
             gate = gate.and([step]);
         }
@@ -298,14 +307,17 @@ impl<'a> Schedule<'a> {
                 is_strict: false,
             })
             .collect();
-        for slot in self.slots() {
-            let follows = slot.change == SlotChange::Restart
-                && slot
-                    .reasons
-                    .iter()
-                    .any(|reason| matches!(reason, Reason::Follows { .. }));
+        for slot in self.slots().filter(|slot| slot.update.is_none()) {
+            let follows = slot.change == SlotChange::Restart && self.is_down_meanwhile(slot);
             let is_late = self.late.contains(slot.name());
             if !follows && !is_late {
+                stops.extend(slot.apart().map(|container| Stop {
+                    container,
+                    with_hooks: false,
+                    reasons: slot.reasons.clone(),
+                    after: Vec::new(),
+                    is_strict: true,
+                }));
                 continue;
             }
             let after = if is_late {
@@ -333,6 +345,19 @@ impl<'a> Schedule<'a> {
         let needs = Needs::new(Some(self.context.graph), observed);
         let timeout = self.options.timeout;
         self.stopped = stop_in_order(&mut self.builder, &needs, &stops, timeout);
+    }
+
+    /// Whether a slot that is restarted with a dependency is down while that is renewed. One that is replaced while it serves
+    /// needs nobody to be.
+    fn is_down_meanwhile(&self, slot: &Slot<'a>) -> bool {
+        let dependencies = self.context.graph.dependencies(&slot.service.name);
+        let renewed = dependencies
+            .into_iter()
+            .filter(|(_, requirement)| requirement.restart)
+            .filter_map(|(name, _)| self.decided.get(name))
+            .flat_map(|replicas| &replicas.slots)
+            .filter(|slot| matches!(slot.change, SlotChange::Recreate | SlotChange::Restart));
+        { renewed }.any(|slot| slot.update.is_none())
     }
 
     /// Steps that make the new containers of what `service` depends on: it runs on until they are there.
@@ -430,7 +455,7 @@ impl<'a> Schedule<'a> {
             };
             for slot in &replicas.slots {
                 if self.late.contains(slot.name()) {
-                    self.create(slot);
+                    self.create(slot, Gate::default());
                 }
             }
             self.decided.insert(name, replicas);
@@ -454,6 +479,7 @@ impl<'a> Schedule<'a> {
                     && matches!(slot.change, SlotChange::Keep | SlotChange::Update)
             });
             let mut ready = Vec::new();
+            let mut prepares_update = false;
             for (index, slot) in replicas.slots.iter().enumerate() {
                 let is_first = index
                     == replicas
@@ -462,10 +488,15 @@ impl<'a> Schedule<'a> {
                         .position(|slot| slot.starts)
                         .unwrap_or(0);
                 let prepares = is_first && slot.starts && !runs_on;
+                if slot.update.is_some() {
+                    prepares_update |= prepares;
+                    continue;
+                }
                 if let Some(step) = self.start_slot(slot, &mut gate, prepares) {
                     ready.push(step);
                 }
             }
+            ready.extend(self.update_service(service, &replicas, &gate, prepares_update));
             self.ready.insert(&service.name, ready);
             self.decided.insert(&service.name, replicas);
         }
@@ -497,7 +528,40 @@ impl<'a> Schedule<'a> {
                 });
             before.push(stop);
         }
+        let mut ready = self.update_in_place(slot, &mut before);
+        let definition = slot.definition();
+        let names = (slot.container(), service, slot.name());
+        if slot.starts {
+            if prepares {
+                let first = gate.clone().and(before.iter().copied());
+                if let Some(last) = self.builder.hooks("pre_start", definition, names, &first) {
+                    *gate = gate.clone().and([last]);
+                }
+            }
+            let gate = gate.clone().and(before.iter().copied());
+            let reasons = slot.reasons.clone();
+            ready = Some(self.builder.start(names, definition, reasons, gate));
+        }
+        let gone = renewed
+            .filter(|_| slot.change == SlotChange::Recreate)
+            .into_iter();
+        for container in gone.chain(slot.leftovers.iter().copied()) {
+            let gate = Gate::after(ready.map_or(before.clone(), |ready| vec![ready]));
+            self.builder
+                .remove(container, false, slot.reasons.clone(), gate);
+        }
+        ready
+    }
+
+    /// Changes what can be changed of a container that stays, once `before` is done, and returns the last step, which is added
+    /// there.
+    pub(super) fn update_in_place(
+        &mut self,
+        slot: &Slot<'a>,
+        before: &mut Vec<StepId>,
+    ) -> Option<StepId> {
         let mut ready = None;
+        let service = slot.service.name.as_str();
         if let (SlotChange::Update | SlotChange::Restart, Some(current)) =
             (slot.change, slot.current)
             && let Some(desired) = updated(slot, current)
@@ -522,32 +586,6 @@ impl<'a> Schedule<'a> {
                 before.push(step);
                 ready = Some(step);
             }
-        }
-        // Hooks are for those who serve.
-        let definition = if slot.wanted.desired.one_off {
-            &serde_json::Value::Null
-        } else {
-            &slot.wanted.desired.config
-        };
-        let names = (service, slot.name());
-        if slot.starts {
-            if prepares {
-                let first = gate.clone().and(before.iter().copied());
-                if let Some(last) = self.builder.hooks("pre_start", definition, names, &first) {
-                    *gate = gate.clone().and([last]);
-                }
-            }
-            let gate = gate.clone().and(before.iter().copied());
-            let reasons = slot.reasons.clone();
-            ready = Some(self.builder.start(names, definition, reasons, gate));
-        }
-        let gone = renewed
-            .filter(|_| slot.change == SlotChange::Recreate)
-            .into_iter();
-        for container in gone.chain(slot.leftovers.iter().copied()) {
-            let gate = Gate::after(ready.map_or(before.clone(), |ready| vec![ready]));
-            self.builder
-                .remove(container, false, slot.reasons.clone(), gate);
         }
         ready
     }

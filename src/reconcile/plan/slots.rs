@@ -2,13 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use super::builder::{has_completed, is_gone, is_up};
+use super::builder::{has_completed, is_gone, is_up, uses};
 use super::resources::Resources;
 use super::{OneOff, Reason, Recreate};
 use crate::graph::Graph;
 use crate::model::{Condition, OnChange};
 use crate::network::{SandboxRecord, SandboxSpec};
-use crate::reconcile::desired::{DesiredContainer, DesiredService, Parent};
+use super::rollout::SlotUpdate;
+use crate::reconcile::desired::{DesiredContainer, DesiredService, Parent, other_sandbox};
 use crate::reconcile::diff::{self, Class, diff, strongest, value_changes};
 use crate::reconcile::observe::{Observed, ObservedContainer};
 use crate::reconcile::pulls::DesiredPull;
@@ -50,9 +51,36 @@ pub(super) struct Slot<'a> {
     pub(super) is_moved: bool,
     /// Whether its container is started by the plan.
     pub(super) starts: bool,
+    /// How its container is replaced while it serves, if it is.
+    pub(super) update: Option<SlotUpdate<'a>>,
 }
 
-impl Slot<'_> {
+impl<'a> Slot<'a> {
+    /// What its service is made from, for its hooks: they are for those who serve.
+    pub(super) fn definition(&self) -> &serde_json::Value {
+        if self.wanted.desired.one_off {
+            &serde_json::Value::Null
+        } else {
+            &self.wanted.desired.config
+        }
+    }
+
+    /// Id of its container, unless that is made by the plan.
+    pub(super) fn container(&self) -> Option<&'a str> {
+        let current = self.current.filter(|_| !self.creates());
+        current.map(|current| current.id.as_str())
+    }
+
+    /// Left-over containers that run in another sandbox.
+    pub(super) fn apart(&self) -> impl Iterator<Item = &'a ObservedContainer> {
+        let sandbox = self.wanted.desired.sandbox.clone();
+        let leftovers = self.leftovers.iter().copied();
+        leftovers.filter(move |container| {
+            let desired = container.desired.as_ref();
+            is_up(container) && desired.is_some_and(|desired| desired.sandbox != sandbox)
+        })
+    }
+
     pub(super) fn name(&self) -> &str {
         &self.wanted.desired.name
     }
@@ -87,6 +115,8 @@ pub(super) struct Replicas<'a> {
     pub(super) slots: Vec<Slot<'a>>,
     /// One too many.
     pub(super) surplus: Vec<&'a ObservedContainer>,
+    /// Made to take the place of one that serves, which none of them did, and not what is wanted any more.
+    pub(super) dropped: Vec<&'a ObservedContainer>,
 }
 
 /// What deciding about slots needs to know.
@@ -98,6 +128,8 @@ pub(super) struct Context<'a> {
     pub(super) no_start: bool,
     /// What does not run and has not changed is left alone.
     pub(super) only_changes: bool,
+    /// Services whose namespaces or volumes others share.
+    pub(super) shared: &'a BTreeSet<&'a str>,
 }
 
 /// How one service is to be treated.
@@ -132,15 +164,21 @@ impl<'a> Context<'a> {
             containers.sort_by(|a, b| (b.created_at, &b.id).cmp(&(a.created_at, &a.id)));
         }
         let mut slots: Vec<Slot<'a>> = Vec::new();
+        let mut dropped = Vec::new();
         for (number, mut containers) in existing {
-            let current = containers.remove(0);
-            slots.push(self.slot(
-                service,
-                (service.replica(number), Some(current), containers),
-                policy,
-                resources,
-                decided,
-            ));
+            let decide = |mut containers: Vec<&'a ObservedContainer>| {
+                let current = containers.remove(0);
+                let slot = (service.replica(number), Some(current), containers);
+                self.slot(service, slot, policy, resources, decided)
+            };
+            let mut slot = decide(containers.clone());
+            let is_candidate = slot.change == SlotChange::Recreate && !self.serves(containers[0]);
+            let serving = containers.iter().position(|container| self.serves(container));
+            if let Some(serving) = serving.filter(|_| is_candidate) {
+                dropped.extend(containers.drain(..serving));
+                slot = decide(containers);
+            }
+            slots.push(slot);
         }
         let replicas = policy
             .replicas
@@ -174,7 +212,19 @@ impl<'a> Context<'a> {
             number += 1;
         }
         slots.sort_by_key(|slot| slot.wanted.desired.number);
-        Replicas { slots, surplus }
+        Replicas {
+            slots,
+            surplus,
+            dropped,
+        }
+    }
+
+    /// Whether a container runs and does not just stand by.
+    fn serves(&self, container: &ObservedContainer) -> bool {
+        let mut sandboxes = self.observed.sandboxes.iter();
+        let stands_by = sandboxes
+            .any(|sandbox| uses(container, sandbox) && sandbox.stands_by_for.is_some());
+        is_up(container) && !stands_by
     }
 
     /// The container for a single command of `service`, whose replicas are left alone.
@@ -200,7 +250,7 @@ impl<'a> Context<'a> {
         slot.is_moved = false;
         Replicas {
             slots: vec![slot],
-            surplus: Vec::new(),
+            ..Replicas::default()
         }
     }
 
@@ -216,6 +266,11 @@ impl<'a> Context<'a> {
         resources: &Resources<'a>,
         decided: &HashMap<&'a str, Replicas<'a>>,
     ) -> Slot<'a> {
+        let second = other_sandbox(&wanted.desired.name, &wanted.desired.name);
+        let sandbox = current.and_then(|current| current.desired.as_ref()?.sandbox.as_deref());
+        if sandbox == Some(&second) && !self.shared.contains(service.name.as_str()) {
+            wanted.move_to(&second);
+        }
         for (name, definition) in &mut wanted.desired.networks {
             if let Some(kept) = resources.kept_networks.get(name.as_str()) {
                 definition.clone_from(kept);
@@ -263,6 +318,7 @@ impl<'a> Context<'a> {
             reasons: vec![Reason::Missing],
             is_moved,
             starts: false,
+            update: None,
         };
         if let Some(current) = current {
             self.decide(&mut slot, current, policy, follows, sandbox_reasons);

@@ -30,6 +30,7 @@ pub fn plan_up(
     )?;
     let graph = Graph::new(project)?;
     let selected = selection(&graph, options);
+    let shared = shared_services(desired);
     let mut tenants = BTreeSet::new();
     loop {
         let up = Up {
@@ -40,6 +41,7 @@ pub fn plan_up(
             graph: &graph,
             selected: &selected,
             tenants: &tenants,
+            shared: &shared,
         };
         let services = up.services();
         require_names(&services, options)?;
@@ -84,6 +86,16 @@ pub fn plan_create(
     plan_up(project, desired, observed, &options)
 }
 
+fn shared_services(desired: &DesiredState) -> BTreeSet<&str> {
+    let parents = desired.services.values().flat_map(|it| it.parents.values());
+    parents
+        .filter_map(|parent| match parent {
+            Parent::Service(name) => Some(name.as_str()),
+            Parent::Container(_) => None,
+        })
+        .collect()
+}
+
 /// Names of the services that `plan_up` makes or updates.
 pub fn selected_services(project: &Project, options: &UpOptions) -> Result<Vec<String>, PlanError> {
     let graph = Graph::new(project)?;
@@ -106,6 +118,8 @@ fn selection<'a>(graph: &'a Graph, options: &UpOptions) -> IndexSet<&'a str> {
 /// One attempt at deciding what happens.
 #[derive(Clone, Copy)]
 struct Up<'a, 'b> {
+    /// Services whose namespaces or volumes others share.
+    shared: &'a BTreeSet<&'a str>,
     project: &'a Project,
     desired: &'a DesiredState,
     observed: &'a Observed,
@@ -124,6 +138,7 @@ impl<'a> Up<'a, '_> {
             pulls: &self.desired.pulls,
             no_start: self.options.no_start,
             only_changes: self.options.only_changes,
+            shared: self.shared,
         }
     }
 
@@ -301,10 +316,12 @@ impl<'a> Up<'a, '_> {
         let replicas = services
             .iter()
             .filter_map(|service| decided.get(service.name.as_str()));
+        let dropped = replicas.clone().flat_map(|replicas| &replicas.dropped);
         let surplus = replicas.flat_map(|replicas| &replicas.surplus);
         let orphans = orphans.iter().filter(|container| self.removes(container));
         surplus
             .map(|container| (*container, Reason::Surplus))
+            .chain(dropped.map(|container| (*container, Reason::Interrupted)))
             .chain(orphans.map(|container| (*container, Reason::Orphan)))
             .collect()
     }
@@ -481,7 +498,13 @@ fn report(
             .flat_map(|replicas| &replicas.slots)
         {
             let has_completed = slot.current.is_some_and(has_completed);
+            let mut reasons = slot.reasons.clone();
+            let is_unfinished = !slot.leftovers.is_empty() && !slot.creates();
+            if is_unfinished {
+                reasons.push(Reason::Interrupted);
+            }
             let change = match slot.change {
+                _ if is_unfinished => "recreate",
                 SlotChange::Keep if has_completed => "completed",
                 SlotChange::Keep => "none",
                 SlotChange::Create => "create",
@@ -496,7 +519,7 @@ fn report(
                 slot.name(),
                 Some(name),
                 change,
-                slot.reasons.clone(),
+                reasons,
             );
             let is_paused = slot
                 .current

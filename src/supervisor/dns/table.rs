@@ -81,7 +81,7 @@ impl Table {
                 .collect::<BTreeSet<_>>()
             {
                 let known = names.entry(name).or_default();
-                if record.active {
+                if record.active && record.stands_by_for.is_none() {
                     known.extend(addresses.clone());
                 }
             }
@@ -196,6 +196,7 @@ pub(super) mod tests {
             ports: Vec::new(),
             active: true,
             boot_id: BOOT.into(),
+            stands_by_for: None,
         }
     }
 
@@ -269,6 +270,19 @@ pub(super) mod tests {
         ] {
             assert_eq!(addresses(sandbox, name), None, "{sandbox} {name}");
         }
+    }
+
+    #[test]
+    fn who_stands_by_is_not_found() {
+        let mut next = record("shop-web-1+", &["web"], &["shop_default=10.0.0.9/24"]);
+        next.stands_by_for = Some("shop-web-1".into());
+        let records = [
+            record("shop-web-1", &["web"], &["shop_default=10.0.0.2/24"]),
+            next,
+        ];
+        let table = Table::new(&records, &BTreeSet::new(), BOOT);
+        let found = table.addresses("shop-web-1+", "web").unwrap();
+        assert_eq!(found, ["10.0.0.2".parse::<IpAddr>().unwrap()]);
     }
 
     #[test]

@@ -27,6 +27,7 @@ fn boot() -> String {
 fn record(id: &str, names: &[&str], networks: &[&str]) -> SandboxRecord {
     SandboxRecord {
         boot_id: boot(),
+        stands_by_for: None,
         ..table::tests::record(id, names, networks)
     }
 }

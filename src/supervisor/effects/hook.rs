@@ -19,8 +19,7 @@ const NEWS: Duration = Duration::from_millis(500);
 impl RequestEffects {
     pub(super) async fn run_hook(
         &self,
-        service: &str,
-        name: &str,
+        (id, service, name): (Option<&str>, &str, &str),
         kind: &str,
         index: usize,
         cancel: &CancellationToken,
@@ -31,7 +30,7 @@ impl RequestEffects {
                 format!("`{kind}` hooks of service `{service}` cannot be run by this version");
             return Err(Failure::new(resource, message));
         }
-        let Some(unit) = self.unit(name) else {
+        let Ok(unit) = self.container(id, name) else {
             return Ok(());
         };
         let record = self.record(&unit.id, &resource).await?;

@@ -6,6 +6,7 @@ mod lifecycle;
 mod properties;
 mod pulls;
 mod resources;
+mod rollout;
 mod run;
 mod up;
 mod world;
@@ -165,7 +166,12 @@ fn short(action: &Action) -> String {
         Action::RemoveVolume { name } => format!("remove volume {name}"),
         Action::PullImage { reference, .. } => format!("pull {reference}"),
         Action::EnsureImage { reference, .. } => format!("image {reference}"),
-        Action::CreateSandbox { spec } => format!("create sandbox {}", spec.id),
+        Action::CreateSandbox { spec, .. } => format!("create sandbox {}", spec.id),
+        Action::SwitchSandbox { from, to, .. } => format!("switch {from} to {to}"),
+        Action::Monitor { name, .. } => format!("monitor {name}"),
+        Action::Drain { name, .. } => format!("drain {name}"),
+        Action::Delay { service, time } => format!("delay {service} {time}"),
+        Action::ConcludeUpdate { service, .. } => format!("conclude {service}"),
         Action::RemoveSandbox { id } => format!("remove sandbox {id}"),
         Action::CreateContainer { desired, .. } => format!("create {}", desired.name),
         Action::UpdateContainer { desired, .. } => format!("update {}", desired.name),

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use proptest::test_runner::{RngAlgorithm, TestRng};
 
 use super::*;
-use crate::model::{Duration, Healthcheck, Hook, IpamPool, Mount};
+use crate::model::{Deploy, Duration, Healthcheck, Hook, IpamPool, Mount, UpdateConfig};
 use crate::reconcile::observe::Status;
 use crate::state::Wanted;
 
@@ -32,6 +32,8 @@ struct Dice {
     is_job: bool,
     hooks: u8,
     content: u8,
+    /// How it is updated: not at all where bit 0 is not set, then order, parallelism and delay.
+    update: u8,
 }
 
 fn dice() -> impl Strategy<Value = Dice> {
@@ -53,7 +55,7 @@ fn dice() -> impl Strategy<Value = Dice> {
         any::<bool>(),
         any::<bool>(),
         any::<u8>(),
-        0u8..2,
+        (0u8..2, any::<u8>()),
     );
     (first, second).prop_map(|(first, second)| Dice {
         exists: first.0,
@@ -71,7 +73,8 @@ fn dice() -> impl Strategy<Value = Dice> {
         volume: second.4,
         is_job: second.5,
         hooks: second.6,
-        content: second.7,
+        content: second.7.0,
+        update: second.7.1,
     })
 }
 
@@ -218,6 +221,19 @@ fn build_service(
         source: NAMES[index].into(),
         ..crate::model::FileReference::default()
     }];
+    if dice.update & 1 != 0 {
+        let order = ["start-first", "stop-first"][usize::from(dice.update >> 1 & 1)];
+        let update = UpdateConfig {
+            order: Some(order.into()),
+            parallelism: Some(u64::from(dice.update >> 2 & 3)),
+            delay: (dice.update & 16 != 0).then_some(Duration(1)),
+            ..UpdateConfig::default()
+        };
+        service.deploy = Some(Deploy {
+            update_config: Some(update),
+            ..Deploy::default()
+        });
+    }
     let hooks = |count: u8| vec![Hook::default(); usize::from(count % 2)];
     service.pre_start = hooks(dice.hooks);
     service.post_start = hooks(dice.hooks >> 1);
@@ -365,6 +381,38 @@ proptest! {
         prop_assert_eq!(summary(&again), Vec::<String>::new());
     }
 
+    /// Whatever a command had done when it was interrupted, the next one leads to what is wanted by then.
+    #[test]
+    fn an_interrupted_plan_is_made_up_for(
+        first in sample(),
+        second in sample(),
+        third in prop::option::of(sample()),
+        steps in prop::collection::vec(any::<prop::sample::Index>(), 1..3),
+        accidents in accidents(),
+        seed in any::<[u8; 32]>(),
+    ) {
+        let mut choose = chooser(seed);
+        let mut world = World::default();
+        drop(bring_up(&mut world, &first, &UpOptions::default(), &mut choose));
+        for steps in steps {
+            let state = wanted_with(&second.project, Some(&image("sha256:1")), &second.contents);
+            let options = UpOptions::default();
+            let plan = plan_up(&second.project, &state, &world.observed, &options).unwrap();
+            world.apply_until(&plan, steps.index(plan.steps.len() + 1), &mut choose);
+        }
+        happen(&mut world, &accidents);
+        let last = third.as_ref().unwrap_or(&second);
+        let again = bring_up(&mut world, last, &UpOptions::default(), &mut choose);
+        prop_assert_eq!(summary(&again), Vec::<String>::new());
+        let mut names = world.names();
+        names.sort_unstable();
+        let count = names.len();
+        names.dedup();
+        prop_assert_eq!(names.len(), count, "two containers of one slot are left");
+        let stand_by = world.observed.sandboxes.iter().filter(|it| it.stands_by_for.is_some());
+        prop_assert_eq!(stand_by.count(), 0);
+    }
+
     #[test]
     fn a_slot_is_never_made_twice(first in sample(), second in sample(), options in options()) {
         let mut world = World::default();
@@ -388,7 +436,7 @@ proptest! {
         ).unwrap();
         let starts = |service: &str| -> Vec<String> {
             let steps = plan.steps.iter().filter_map(|step| match &step.action {
-                Action::StartContainer { service: other, name } if other == service => Some(name),
+                Action::StartContainer { service: other, name, .. } if other == service => Some(name),
                 _ => None,
             });
             steps.map(|name| format!("start {name}")).collect()

@@ -29,7 +29,17 @@ impl World {
     }
 
     /// Carries `plan` out; `choose` picks the next of so many steps that may begin.
-    pub(super) fn apply_in_order(&mut self, plan: &Plan, mut choose: impl FnMut(usize) -> usize) {
+    pub(super) fn apply_in_order(&mut self, plan: &Plan, choose: impl FnMut(usize) -> usize) {
+        self.apply_until(plan, plan.steps.len(), choose);
+    }
+
+    /// Carries out so many steps of `plan`, as if the command had been interrupted then.
+    pub(super) fn apply_until(
+        &mut self,
+        plan: &Plan,
+        steps: usize,
+        mut choose: impl FnMut(usize) -> usize,
+    ) {
         self.warnings = plan.warnings.join("\n");
         let removed = plan.steps.iter().filter_map(|step| match &step.action {
             Action::RemoveSandbox { id } => Some(id.clone()),
@@ -42,7 +52,7 @@ impl World {
                 assert!(*before < id, "step {id} waits for the later step {before}");
             }
         }
-        for _ in 0..plan.steps.len() {
+        for _ in 0..steps.min(plan.steps.len()) {
             let may_begin: Vec<StepId> = (0..plan.steps.len())
                 .filter(|id| !done[*id])
                 .filter(|id| {
@@ -104,7 +114,11 @@ impl World {
             | Action::EnsureImage { .. }
             | Action::RemoveImage { .. }
             | Action::SignalContainer { .. } => {}
-            Action::CreateSandbox { spec } => self.create_sandbox(spec),
+            Action::CreateSandbox {
+                spec,
+                stands_by_for,
+            } => self.create_sandbox(spec, stands_by_for.as_deref()),
+            Action::SwitchSandbox { from, to, .. } => self.switch(from, to),
             Action::RemoveSandbox { id } => self.remove_sandbox(id),
             Action::CreateContainer { desired, replaces } => {
                 self.create(desired, replaces.as_deref());
@@ -112,7 +126,19 @@ impl World {
             Action::UpdateContainer { id, desired } => {
                 self.container(id).desired = Some((**desired).clone());
             }
-            Action::StartContainer { service, name } => self.start(service, name),
+            Action::StartContainer { id, service, name } => {
+                self.start(id.as_deref(), service, name, step.update.is_some());
+            }
+            Action::Monitor {
+                id, service, name, ..
+            } => self.monitor(id.as_deref(), service, name),
+            Action::Drain { id, .. } => {
+                let container = self.container(id);
+                let desired = container.desired.clone().unwrap_or_default();
+                let sandbox = desired.sandbox.and_then(|id| self.sandbox(&id).cloned());
+                assert!(sandbox.is_none_or(|sandbox| sandbox.stands_by_for.is_some()));
+            }
+            Action::Delay { .. } | Action::ConcludeUpdate { .. } => {}
             Action::StopContainer { id, .. } | Action::KillContainer { id, .. } => self.stop(id),
             Action::RemoveContainer { id, .. } => {
                 let container = self.container(id);
@@ -124,20 +150,27 @@ impl World {
             Action::WaitFor {
                 service, condition, ..
             } => self.wait(service, *condition),
+            Action::RunHook {
+                id: Some(id), hook, ..
+            } => {
+                let runs = is_up(self.container(id));
+                assert!(!(runs && hook == "pre_start"), "{hook} of {id}");
+            }
             Action::RunHook { name, hook, .. } => {
                 let mut slot = self
                     .observed
                     .containers
                     .iter()
                     .filter(|it| it.name == *name);
-                let runs = slot.clone().any(is_up);
+                let newest = slot.clone().max_by_key(|it| it.created_at);
+                let runs = newest.is_some_and(is_up);
                 assert!(!(runs && hook == "pre_start"), "{hook} of {name}");
                 assert!(slot.next().is_some());
             }
         }
     }
 
-    fn create_sandbox(&mut self, spec: &SandboxSpec) {
+    fn create_sandbox(&mut self, spec: &SandboxSpec, stands_by_for: Option<&str>) {
         assert!(
             self.sandbox(&spec.id).is_none(),
             "sandbox {} exists",
@@ -152,7 +185,8 @@ impl World {
         }
         // What the plan leaves alone may hold a port too; that shows when it is carried out.
         let sandboxes = self.observed.sandboxes.iter();
-        for other in sandboxes.filter(|other| self.going.contains(&other.spec.id)) {
+        let beside = sandboxes.filter(|other| stands_by_for != Some(&other.spec.id));
+        for other in beside.filter(|other| self.going.contains(&other.spec.id)) {
             for port in other
                 .spec
                 .ports
@@ -177,7 +211,18 @@ impl World {
             ports: Vec::new(),
             active: false,
             boot_id: String::new(),
+            stands_by_for: stands_by_for.map(String::from),
         });
+    }
+
+    fn switch(&mut self, from: &str, to: &str) {
+        for sandbox in &mut self.observed.sandboxes {
+            if sandbox.spec.id == to {
+                sandbox.stands_by_for = None;
+            } else if sandbox.spec.id == from {
+                sandbox.stands_by_for = Some(to.into());
+            }
+        }
     }
 
     fn remove_sandbox(&mut self, id: &str) {
@@ -262,19 +307,38 @@ impl World {
         });
     }
 
-    fn start(&mut self, service: &str, name: &str) {
+    fn start(&mut self, id: Option<&str>, service: &str, name: &str, is_update: bool) {
         let slot = self
             .observed
             .containers
             .iter()
             .filter(|container| container.service == service && container.name == name);
-        for container in slot.clone() {
-            assert!(!is_up(container), "{name} is started twice");
-        }
-        let Some(newest) = slot.max_by_key(|container| container.created_at) else {
+        let known = slot.clone().find(|container| Some(&container.id[..]) == id);
+        let newest = known.or_else(|| slot.clone().max_by_key(|container| container.created_at));
+        let Some(newest) = newest else {
             panic!("{name} does not exist");
         };
         let desired = newest.desired.clone().unwrap_or_default();
+        for container in slot.clone().filter(|container| is_up(container)) {
+            let other = container.desired.as_ref().and_then(|it| it.sandbox.clone());
+            let is_apart = other.is_none() || other != desired.sandbox;
+            assert!(
+                is_update && container.id != newest.id && is_apart,
+                "{name} is started twice"
+            );
+        }
+        // Nobody serves where it is to come: it does so at once.
+        let sandbox = desired.sandbox.as_ref().and_then(|id| self.sandbox(id));
+        let deserted = sandbox
+            .and_then(|sandbox| sandbox.stands_by_for.clone())
+            .filter(|other| {
+                let mut containers = self.observed.containers.iter();
+                !containers.any(|it| is_up(it) && it.desired.as_ref().is_some_and(|desired| desired.sandbox.as_ref() == Some(other)))
+            });
+        let id = newest.id.clone();
+        if let (Some(from), Some(to)) = (deserted, &desired.sandbox) {
+            self.switch(&from, to);
+        }
         let network = desired
             .parents
             .get("network_mode")
@@ -286,7 +350,6 @@ impl World {
                 "{name} has no sandbox"
             );
         }
-        let id = newest.id.clone();
         let container = self.container(&id);
         container.status = Status::Running;
         container.exit_code = None;
@@ -295,6 +358,23 @@ impl World {
             run: container.state.run + 1,
             ..ContainerState::default()
         };
+    }
+
+    /// Time passes until the container is healthy, which must run.
+    fn monitor(&mut self, id: Option<&str>, service: &str, name: &str) {
+        let mut slot = self.observed.containers.iter_mut();
+        let container = match id {
+            Some(id) => slot.find(|it| it.id == id),
+            None => slot
+                .filter(|it| it.service == service && it.name == name)
+                .max_by_key(|it| it.created_at),
+        };
+        let container = container.unwrap_or_else(|| panic!("{name} does not exist"));
+        assert!(is_up(container), "{name} does not run");
+        container.state.health = Some(Health {
+            status: HealthStatus::Healthy,
+            ..Health::default()
+        });
     }
 
     fn stop(&mut self, id: &str) {
