@@ -118,12 +118,39 @@ impl Builder {
         (id, service, name): (Option<&str>, &str, &str),
         gate: &Gate,
     ) -> Option<StepId> {
-        let count = definition
-            .get(hook)
-            .and_then(Value::as_array)
-            .map_or(0, Vec::len);
+        self.hooks_of(hook, definition, (id, service, name), gate, |_| true)
+    }
+
+    /// The `pre_start` hooks: all of them for the first replica of a service that starts while none runs, else those that are for
+    /// each.
+    pub(super) fn preparation(
+        &mut self,
+        definition: &Value,
+        names: (Option<&str>, &str, &str),
+        gate: &Gate,
+        is_first: bool,
+    ) -> Option<StepId> {
+        self.hooks_of("pre_start", definition, names, gate, |hook| {
+            is_first || hook.get("per_replica") == Some(&Value::Bool(true))
+        })
+    }
+
+    fn hooks_of(
+        &mut self,
+        hook: &str,
+        definition: &Value,
+        (id, service, name): (Option<&str>, &str, &str),
+        gate: &Gate,
+        is_due: impl Fn(&Value) -> bool,
+    ) -> Option<StepId> {
+        let hooks = definition.get(hook).and_then(Value::as_array);
         let mut last = None;
-        for index in 0..count {
+        for (index, _) in hooks
+            .into_iter()
+            .flatten()
+            .enumerate()
+            .filter(|(_, hook)| is_due(hook))
+        {
             let action = Action::RunHook {
                 id: id.map(String::from),
                 service: service.into(),
@@ -233,6 +260,16 @@ impl Builder {
         let step = self.push(action, Vec::new(), gate);
         self.waits.insert(key, step);
         step
+    }
+
+    /// Waits until nobody is connected to a container that gets no new connections.
+    pub(super) fn drain(&mut self, container: &ObservedContainer, gate: Gate) -> StepId {
+        let action = Action::Drain {
+            id: container.id.clone(),
+            service: container.service.clone(),
+            name: container.name.clone(),
+        };
+        self.push(action, Vec::new(), gate)
     }
 
     pub(super) fn remove(

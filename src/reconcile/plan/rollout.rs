@@ -59,7 +59,9 @@ impl<'a> Schedule<'a> {
         let service = slot.service;
         let mut left = slot.leftovers.iter().copied();
         let left = left.find(|container| is_up(container));
-        let renewed = slot.current.filter(|current| slot.creates() && is_up(current));
+        let renewed = slot
+            .current
+            .filter(|current| slot.creates() && is_up(current));
         let Some(old) = renewed.or(left) else {
             return Ok(None);
         };
@@ -70,7 +72,8 @@ impl<'a> Schedule<'a> {
             let to = slot.wanted.desired.sandbox.clone();
             let from = sandbox_of(old).map(String::from);
             let is_apart = from != to;
-            if slot.change == SlotChange::Restart || !is_apart && service.update.is_none() {
+            let is_asked_for = is_apart || service.update.is_some();
+            if slot.change == SlotChange::Restart || !is_asked_for || self.loses_network(old) {
                 return Ok(None);
             }
             return Ok(Some(SlotUpdate {
@@ -94,6 +97,9 @@ impl<'a> Schedule<'a> {
         if self.context.shared.contains(service.name.as_str()) {
             return Err("other services share its namespaces or volumes".into());
         }
+        if self.loses_network(old) {
+            return Err("the network that it lives in is made anew".into());
+        }
         let mut order = update.order;
         let Some(spec) = &slot.wanted.sandbox else {
             if let Some(tenant) = self.tenant(old) {
@@ -111,10 +117,9 @@ impl<'a> Schedule<'a> {
             match self.obstacle(slot, old, spec) {
                 None => {
                     let name = slot.name().to_owned();
-                    let to = sandbox.as_ref().map_or_else(
-                        || name.clone(),
-                        |sandbox| other_sandbox(&name, sandbox),
-                    );
+                    let to = sandbox
+                        .as_ref()
+                        .map_or_else(|| name.clone(), |sandbox| other_sandbox(&name, sandbox));
                     slot.wanted.move_to(&to);
                     slot.sandbox = SandboxChange::Create;
                     return Ok(Some(SlotUpdate {
@@ -138,6 +143,16 @@ impl<'a> Schedule<'a> {
             old,
             switch: None,
         }))
+    }
+
+    /// Whether a container that serves cannot go on to do so, as what it lives in goes before.
+    fn loses_network(&self, old: &ObservedContainer) -> bool {
+        let released = self.released_sandboxes();
+        let mut sandboxes = self.observed.sandboxes.iter();
+        let own = sandboxes.find(|sandbox| uses(old, sandbox));
+        let mut replaced = self.resources.replaced.keys();
+        released.iter().any(|sandbox| lives_in(old, sandbox))
+            || own.is_some_and(|own| replaced.any(|network| is_attached(own, network)))
     }
 
     /// A container that lives in the sandbox of `old`.
@@ -178,11 +193,16 @@ impl<'a> Schedule<'a> {
         let foreign = self.observed.networks.iter().find(|network| {
             let driver = network.spec.driver.as_deref();
             let is_foreign = network.foreign || driver.is_some_and(|driver| driver != "bridge");
-            is_foreign && attachments.clone().any(|it| it.network == network.spec.name)
+            is_foreign
+                && attachments
+                    .clone()
+                    .any(|it| it.network == network.spec.name)
         });
         if let Some(network) = foreign.filter(|_| !spec.ports.is_empty()) {
             let name = &network.spec.name;
-            return Some(format!("published ports of network `{name}` cannot be led elsewhere"));
+            return Some(format!(
+                "published ports of network `{name}` cannot be led elsewhere"
+            ));
         }
         let wanted = self
             .slots()
@@ -247,15 +267,18 @@ impl<'a> Schedule<'a> {
                     self.create(slot, made.clone());
                     made = made.and(self.created.get(slot.name()).copied());
                 }
-                if std::mem::take(&mut hooks_due) {
-                    let part = self.builder.update.take();
+                let is_first = std::mem::take(&mut hooks_due);
+                if slot.starts {
+                    // That the preparation fails is nothing of one replica.
+                    let part = self.builder.update.take_if(|_| is_first);
                     let names = (slot.container(), service.name.as_str(), slot.name());
-                    let done = self
-                        .builder
-                        .hooks("pre_start", slot.definition(), names, &made);
-                    gate = gate.and(done);
+                    let definition = slot.definition();
+                    let done = self.builder.preparation(definition, names, &made, is_first);
+                    if is_first {
+                        gate = gate.and(done);
+                        self.builder.update = part;
+                    }
                     made = made.and(done);
-                    self.builder.update = part;
                 }
                 last.extend(self.update_slot(slot, update, &policy, &made));
                 updates.push(ReplicaUpdate {
@@ -351,12 +374,7 @@ impl<'a> Schedule<'a> {
         for container in slot.replaced().filter(|container| is_up(container)) {
             let mut gate = gate.clone();
             if drains && container.status == Status::Running {
-                let action = Action::Drain {
-                    id: container.id.clone(),
-                    service: container.service.clone(),
-                    name: container.name.clone(),
-                };
-                gate = Gate::after([self.builder.push(action, Vec::new(), gate)]);
+                gate = Gate::after([self.builder.drain(container, gate)]);
             }
             let reasons = slot.reasons.clone();
             let timeout = self.options.timeout;

@@ -13,7 +13,7 @@ use crate::graph::Requirement;
 use crate::model::Condition;
 use crate::network::SandboxRecord;
 use crate::reconcile::desired::DesiredService;
-use crate::reconcile::observe::{Observed, ObservedContainer};
+use crate::reconcile::observe::{Observed, ObservedContainer, Status};
 use crate::reconcile::pulls::DesiredPull;
 
 /// Turns decisions into steps; [`super::rollout`] has those of services that are replaced while they serve. Phases come in an order in which every step knows the steps that it waits for.
@@ -261,7 +261,10 @@ impl<'a> Schedule<'a> {
                 .copied();
             // The image comes first: a container that cannot be had must not cost the one that runs.
             let needs = Gate::after(networks.chain(holders)).join(&gate);
-            let switch = slot.update.as_ref().and_then(|update| update.switch.as_ref());
+            let switch = slot
+                .update
+                .as_ref()
+                .and_then(|update| update.switch.as_ref());
             let action = Action::CreateSandbox {
                 spec: spec.clone(),
                 stands_by_for: switch.map(|(from, _)| from.clone()),
@@ -295,18 +298,21 @@ impl<'a> Schedule<'a> {
     /// Stops, dependents first: what goes, what holds something that a late slot needs, and what is to be down while its
     /// dependency is renewed.
     fn stop_early(&mut self) {
-        let mut stops: Vec<Stop<'a>> = self
-            .going
-            .iter()
-            .filter(|(container, _)| is_up(container))
-            .map(|(container, reason)| Stop {
+        let mut stops: Vec<Stop<'a>> = Vec::new();
+        for (container, reason) in &self.going {
+            if !is_up(container) {
+                continue;
+            }
+            let drains = *reason == Reason::Interrupted && container.status == Status::Running;
+            let drained = drains.then(|| self.builder.drain(container, Gate::default()));
+            stops.push(Stop {
                 container,
                 with_hooks: *reason == Reason::Surplus,
                 reasons: vec![reason.clone()],
-                after: Vec::new(),
+                after: drained.into_iter().collect(),
                 is_strict: false,
-            })
-            .collect();
+            });
+        }
         for slot in self.slots().filter(|slot| slot.update.is_none()) {
             let follows = slot.change == SlotChange::Restart && self.is_down_meanwhile(slot);
             let is_late = self.late.contains(slot.name());
@@ -529,14 +535,28 @@ impl<'a> Schedule<'a> {
             before.push(stop);
         }
         let mut ready = self.update_in_place(slot, &mut before);
+        if let Some((from, to)) = self.stands_by(slot) {
+            let action = Action::SwitchSandbox {
+                service: service.into(),
+                name: slot.name().into(),
+                from,
+                to,
+            };
+            let gate = Gate::after(before.iter().copied());
+            let step = self.builder.push(action, slot.reasons.clone(), gate);
+            before.push(step);
+            ready = Some(step);
+        }
         let definition = slot.definition();
         let names = (slot.container(), service, slot.name());
         if slot.starts {
+            let first = gate.clone().and(before.iter().copied());
+            let prepared = self
+                .builder
+                .preparation(definition, names, &first, prepares);
+            before.extend(prepared);
             if prepares {
-                let first = gate.clone().and(before.iter().copied());
-                if let Some(last) = self.builder.hooks("pre_start", definition, names, &first) {
-                    *gate = gate.clone().and([last]);
-                }
+                *gate = gate.clone().and(prepared);
             }
             let gate = gate.clone().and(before.iter().copied());
             let reasons = slot.reasons.clone();
@@ -551,6 +571,19 @@ impl<'a> Schedule<'a> {
                 .remove(container, false, slot.reasons.clone(), gate);
         }
         ready
+    }
+
+    /// The sandbox of a container that stays, if it stands by, after the one that it stands by for.
+    fn stands_by(&self, slot: &Slot<'a>) -> Option<(String, String)> {
+        let to = slot
+            .wanted
+            .desired
+            .sandbox
+            .clone()
+            .filter(|_| !slot.creates())?;
+        let mut sandboxes = self.observed.sandboxes.iter();
+        let own = sandboxes.find(|sandbox| sandbox.spec.id == to)?;
+        Some((own.stands_by_for.clone()?, to))
     }
 
     /// Changes what can be changed of a container that stays, once `before` is done, and returns the last step, which is added

@@ -4,11 +4,11 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::builder::{has_completed, is_gone, is_up, uses};
 use super::resources::Resources;
+use super::rollout::SlotUpdate;
 use super::{OneOff, Reason, Recreate};
 use crate::graph::Graph;
 use crate::model::{Condition, OnChange};
 use crate::network::{SandboxRecord, SandboxSpec};
-use super::rollout::SlotUpdate;
 use crate::reconcile::desired::{DesiredContainer, DesiredService, Parent, other_sandbox};
 use crate::reconcile::diff::{self, Class, diff, strongest, value_changes};
 use crate::reconcile::observe::{Observed, ObservedContainer};
@@ -115,7 +115,8 @@ pub(super) struct Replicas<'a> {
     pub(super) slots: Vec<Slot<'a>>,
     /// One too many.
     pub(super) surplus: Vec<&'a ObservedContainer>,
-    /// Made to take the place of one that serves, which none of them did, and not what is wanted any more.
+    /// Beside one that serves, which they do not: made to take its place and not what is wanted any more, or those whose place
+    /// it has taken.
     pub(super) dropped: Vec<&'a ObservedContainer>,
 }
 
@@ -173,10 +174,22 @@ impl<'a> Context<'a> {
             };
             let mut slot = decide(containers.clone());
             let is_candidate = slot.change == SlotChange::Recreate && !self.serves(containers[0]);
-            let serving = containers.iter().position(|container| self.serves(container));
+            let serving = containers
+                .iter()
+                .position(|container| self.serves(container));
             if let Some(serving) = serving.filter(|_| is_candidate) {
                 dropped.extend(containers.drain(..serving));
                 slot = decide(containers);
+            }
+            if slot.creates() && slot.current.is_some_and(|current| self.serves(current)) {
+                // The sandbox in which it stands by is needed for the next one.
+                let apart: Vec<&str> = slot.apart().map(|it| it.id.as_str()).collect();
+                let left = std::mem::take(&mut slot.leftovers);
+                let (apart, left) = left
+                    .into_iter()
+                    .partition(|container| apart.contains(&container.id.as_str()));
+                dropped.extend::<Vec<_>>(apart);
+                slot.leftovers = left;
             }
             slots.push(slot);
         }
@@ -222,8 +235,8 @@ impl<'a> Context<'a> {
     /// Whether a container runs and does not just stand by.
     fn serves(&self, container: &ObservedContainer) -> bool {
         let mut sandboxes = self.observed.sandboxes.iter();
-        let stands_by = sandboxes
-            .any(|sandbox| uses(container, sandbox) && sandbox.stands_by_for.is_some());
+        let stands_by =
+            sandboxes.any(|sandbox| uses(container, sandbox) && sandbox.stands_by_for.is_some());
         is_up(container) && !stands_by
     }
 

@@ -10,7 +10,6 @@ use super::resources::{IsReplaceable, Resources, plan_resources};
 use super::schedule::Schedule;
 use super::slots::{Context, Policy, Replicas, SlotChange};
 use super::{Action, Plan, PlanError, Reason, Recreate, UpOptions};
-use crate::container::label;
 use crate::graph::Graph;
 use crate::model::Project;
 use crate::network::SandboxRecord;
@@ -46,11 +45,9 @@ pub fn plan_up(
         let services = up.services();
         require_names(&services, options)?;
         let mut builder = Builder::default();
-        warn_of_other_checkout(&mut builder, project, observed);
         for warning in &desired.warnings {
             builder.warn(warning.clone());
         }
-        warn_of_providers(&mut builder, desired, &selected);
         pull_images(&mut builder, desired);
         let orphans = up.orphans();
         let resources = up.resources(&mut builder, &services, &orphans)?;
@@ -335,17 +332,6 @@ fn replicas(service: &DesiredService, options: &UpOptions) -> u32 {
         .unwrap_or(service.replicas)
 }
 
-fn warn_of_providers(builder: &mut Builder, desired: &DesiredState, selected: &IndexSet<&str>) {
-    let services = desired.services.values();
-    let provided = services.filter(|service| service.is_provided);
-    for service in provided.filter(|service| selected.contains(service.name.as_str())) {
-        builder.warn(format!(
-            "service `{}` is run by a provider, which is not supported; it is left out",
-            service.name
-        ));
-    }
-}
-
 fn require_names(services: &[&DesiredService], options: &UpOptions) -> Result<(), PlanError> {
     let mut taken: HashMap<String, &str> = HashMap::new();
     let services = services
@@ -374,28 +360,6 @@ fn require_names(services: &[&DesiredService], options: &UpOptions) -> Result<()
         }
     }
     Ok(())
-}
-
-/// Another folder with the same project name would take these containers for its own.
-fn warn_of_other_checkout(builder: &mut Builder, project: &Project, observed: &Observed) {
-    let directory = project.working_dir.to_string_lossy();
-    let files: Vec<_> = project
-        .files
-        .iter()
-        .map(|file| file.to_string_lossy())
-        .collect();
-    let files = files.join(",");
-    let other = observed.containers.iter().find_map(|container| {
-        let other = container.labels.get(label::WORKING_DIR)?;
-        let others = container.labels.get(label::CONFIG_FILES)?;
-        (*other != directory && *others != files).then_some(other)
-    });
-    if let Some(other) = other {
-        builder.warn(format!(
-            "project `{}` was brought up from {other}; set another name with `-p` or `name:` to keep both",
-            project.name
-        ));
-    }
 }
 
 /// Starts what does not run of what `service` depends on, as it is about to start itself.
@@ -514,13 +478,7 @@ fn report(
                 SlotChange::Restart => "restart",
                 SlotChange::Recreate => "recreate",
             };
-            builder.change(
-                "container",
-                slot.name(),
-                Some(name),
-                change,
-                reasons,
-            );
+            builder.change("container", slot.name(), Some(name), change, reasons);
             let is_paused = slot
                 .current
                 .is_some_and(|current| current.status == Status::Paused);

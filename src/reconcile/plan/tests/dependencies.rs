@@ -219,6 +219,24 @@ fn preparation_is_not_repeated_while_a_replica_runs() {
 }
 
 #[test]
+fn preparation_of_each_replica_is_done_for_each() {
+    let mut web = service();
+    web.pre_start = hooks(2);
+    web.pre_start[1].per_replica = Some(true);
+    let mut project = project([("web", web)]);
+    let world = running(&project);
+    project.services["web"].scale = Some(2);
+    let plan = up(&project, &world);
+    let steps = summary(&plan);
+    let hooks: Vec<&String> = steps
+        .iter()
+        .filter(|step| step.starts_with("pre"))
+        .collect();
+    assert_eq!(hooks, ["pre_start[1] shop-web-2"]);
+    assert!(waits(&plan, "start shop-web-2", "pre_start[1] shop-web-2"));
+}
+
+#[test]
 fn waiting_depends_on_what_a_service_is() {
     let mut db = service();
     db.healthcheck = Some(Healthcheck {

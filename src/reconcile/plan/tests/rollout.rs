@@ -39,7 +39,11 @@ fn serving(world: &World) -> usize {
     let containers = world.observed.containers.iter();
     let running = containers.filter(|it| it.status == crate::reconcile::observe::Status::Running);
     running
-        .filter(|it| it.desired.as_ref().is_some_and(|desired| serves(&desired.sandbox)))
+        .filter(|it| {
+            it.desired
+                .as_ref()
+                .is_some_and(|desired| serves(&desired.sandbox))
+        })
         .count()
 }
 
@@ -71,7 +75,11 @@ fn start_first_has_the_new_container_serve_before_the_old_one_stops() {
     let mut back = back;
     environment(&mut back.services["web"], "VERSION", "3");
     let plan = up(&back, &world);
-    assert!(waits(&plan, "switch shop-web-1+ to shop-web-1", "monitor shop-web-1"));
+    assert!(waits(
+        &plan,
+        "switch shop-web-1+ to shop-web-1",
+        "monitor shop-web-1"
+    ));
 }
 
 #[test]
@@ -206,7 +214,13 @@ fn hooks_before_the_start_run_once_and_the_old_container_gets_its_own() {
     let world = running(&project);
     let plan = up(&changed(&project), &world);
     let steps = summary(&plan);
-    assert_eq!(steps.iter().filter(|step| step.starts_with("pre_start")).count(), 1);
+    assert_eq!(
+        steps
+            .iter()
+            .filter(|step| step.starts_with("pre_start"))
+            .count(),
+        1
+    );
     assert!(waits(&plan, "start shop-web-2", "pre_start[0] shop-web-1"));
     assert!(waits(&plan, "stop shop-web-1", "pre_stop[0] shop-web-1"));
     let hook = &plan.steps[step(&plan, "pre_stop[0] shop-web-1")].action;

@@ -191,7 +191,7 @@ impl World {
                 .spec
                 .ports
                 .iter()
-                .filter(|port| port.host_ports.is_some())
+                .filter(|port| port.host_ports.is_some_and(|(first, last)| first == last))
             {
                 let is_taken = spec
                     .ports
@@ -333,7 +333,13 @@ impl World {
             .and_then(|sandbox| sandbox.stands_by_for.clone())
             .filter(|other| {
                 let mut containers = self.observed.containers.iter();
-                !containers.any(|it| is_up(it) && it.desired.as_ref().is_some_and(|desired| desired.sandbox.as_ref() == Some(other)))
+                !containers.any(|it| {
+                    is_up(it)
+                        && it
+                            .desired
+                            .as_ref()
+                            .is_some_and(|desired| desired.sandbox.as_ref() == Some(other))
+                })
             });
         let id = newest.id.clone();
         if let (Some(from), Some(to)) = (deserted, &desired.sandbox) {
