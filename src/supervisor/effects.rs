@@ -2,6 +2,7 @@
 
 mod hook;
 mod image;
+mod pre_start;
 mod update;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -15,7 +16,6 @@ use super::protocol::{
     ContainerChange, Failure, Progress, ProgressStatus, Reply, Request, Resource,
 };
 use super::unit::{Attachment, Command, UnitHandle};
-use update::Updates;
 use super::wait::{self, Waited};
 use super::worker::Worker;
 use crate::container::{Creation, Desired, parse_signal};
@@ -27,6 +27,7 @@ use crate::reconcile::apply::Effects;
 use crate::reconcile::desired::{complete, record_parent};
 use crate::reconcile::diff::mask_secrets;
 use crate::reconcile::plan::{Action, Plan, Reason, Step, UpOptions};
+use update::Updates;
 
 /// Time after which a lease ends even if nobody ends it; a pull over a slow line must fit in.
 const LEASE: Duration = Duration::from_hours(24);
@@ -261,18 +262,7 @@ impl RequestEffects {
             Some(id) => containers.networks.sandbox(id).map_err(network)?,
             None => None,
         };
-        let mut parents = BTreeMap::new();
-        for (role, name) in desired.parents.clone() {
-            let record = self.record(&name, &resource).await?;
-            record_parent(&mut desired, service, &role, &record.id);
-            parents.insert(role, record);
-        }
-        let volumes_from = service.volumes_from.iter().filter_map(|source| {
-            let source = source.strip_prefix("container:").unwrap_or(source);
-            let name = source.split(':').next().unwrap_or(source);
-            parents.remove(&format!("volumes_from.{name}"))
-        });
-        let volumes_from: Vec<ContainerRecord> = volumes_from.collect();
+        let (parents, volumes_from) = self.parents(&mut desired, service, &resource).await?;
         let inherits = match replaces {
             Some(id) => containers
                 .engine
@@ -318,6 +308,28 @@ impl RequestEffects {
         };
         self.say(Resource::Container, &desired.name, status);
         Ok(())
+    }
+
+    /// The containers whose namespaces a new one shares, by role, and those whose volumes it mounts. Notes which they are.
+    async fn parents(
+        &self,
+        desired: &mut Desired,
+        service: &Service,
+        resource: &str,
+    ) -> Result<(BTreeMap<String, ContainerRecord>, Vec<ContainerRecord>), Failure> {
+        let mut parents = BTreeMap::new();
+        for (role, name) in desired.parents.clone() {
+            let record = self.record(&name, resource).await?;
+            record_parent(desired, service, &role, &record.id);
+            parents.insert(role, record);
+        }
+        let volumes_from = service.volumes_from.iter().filter_map(|source| {
+            let source = source.strip_prefix("container:").unwrap_or(source);
+            let name = source.split(':').next().unwrap_or(source);
+            parents.remove(&format!("volumes_from.{name}"))
+        });
+        let volumes_from = volumes_from.collect();
+        Ok((parents, volumes_from))
     }
 
     /// Record of a container named by a parent's name or id.

@@ -75,7 +75,11 @@ fn keeps_failing(status: &UnitStatus, condition: Condition, before: u64) -> Opti
         Condition::ServiceStarted | Condition::ServiceHealthy => FAILED_RUNS,
     };
     // A start that somebody asked for meanwhile begins anew.
-    let runs = status.restarts.checked_sub(before).unwrap_or(status.restarts) + 1;
+    let runs = status
+        .restarts
+        .checked_sub(before)
+        .unwrap_or(status.restarts)
+        + 1;
     let is_over = status.restarting && runs >= limit;
     let reason = match (&status.error, &status.exit) {
         (Some(error), _) => error.clone(),
@@ -153,7 +157,7 @@ pub(super) async fn failure(
 }
 
 /// The end of a container's log, indented.
-async fn last_lines(shared: &Shared, id: &str) -> Vec<String> {
+pub(super) async fn last_lines(shared: &Shared, id: &str) -> Vec<String> {
     let path = shared.state.container(id).join(crate::log::file_name(id));
     let options = ReadOptions {
         tail: Some(LOG_LINES),

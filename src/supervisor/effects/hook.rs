@@ -1,15 +1,17 @@
-//! Hooks of a service, run in its container.
+//! Hooks of a service, run in its container or, before it starts, in one of their own beside it.
 
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
 use super::RequestEffects;
-use crate::container::{DESIRED_EXTENSION, Desired, ExecOptions};
+use super::pre_start::Beside;
+use crate::container::ExecOptions;
 use crate::model::Hook;
 use crate::supervisor::exec::{self, Outcome};
 use crate::supervisor::protocol::Failure;
 use crate::supervisor::unit::UnitHandle;
+use crate::supervisor::worker;
 
 /// Bytes of a hook's output that are shown when it fails.
 const HOOK_OUTPUT: usize = 2048;
@@ -25,24 +27,27 @@ impl RequestEffects {
         cancel: &CancellationToken,
     ) -> Result<(), Failure> {
         let resource = format!("container {name}");
-        if !matches!(kind, "post_start" | "pre_stop") {
-            let message =
-                format!("`{kind}` hooks of service `{service}` cannot be run by this version");
-            return Err(Failure::new(resource, message));
-        }
         let Ok(unit) = self.container(id, name) else {
             return Ok(());
         };
         let record = self.record(&unit.id, &resource).await?;
         // What counts is what the container was made with; there may be no file, or one that says something else.
-        let desired = record.extensions.get(DESIRED_EXTENSION);
-        let hook = desired
-            .and_then(|json| serde_json::from_slice::<Desired>(json).ok())
-            .and_then(|desired| desired.config.get(kind)?.get(index).cloned())
-            .and_then(|hook| serde_json::from_value::<Hook>(hook).ok());
+        let Some(desired) = worker::desired(&record) else {
+            return Ok(());
+        };
+        let hook = desired.config.get(kind).and_then(|hooks| hooks.get(index));
+        let hook = hook.and_then(|hook| serde_json::from_value::<Hook>(hook.clone()).ok());
         let Some(hook) = hook else {
             return Ok(());
         };
+        if kind == "pre_start" {
+            let beside = Beside {
+                unit: &unit,
+                record: &record,
+                desired: &desired,
+            };
+            return self.run_pre_start(&beside, &hook, index, cancel).await;
+        }
         let containers = &self.worker.shared.containers;
         let options = exec_options(&hook);
         let over = cancel.cancelled();

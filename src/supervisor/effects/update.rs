@@ -97,7 +97,9 @@ impl Updates {
 
     /// Whether no further replica of `service` begins.
     pub(super) fn is_over(&self, service: &str) -> bool {
-        locked(&self.0).get(service).is_some_and(|update| update.is_over)
+        locked(&self.0)
+            .get(service)
+            .is_some_and(|update| update.is_over)
     }
 
     /// Notes that a replica has failed, and returns it.
@@ -176,7 +178,8 @@ impl RequestEffects {
                 self.worker.shared.note(&event);
                 self.say(Resource::Container, &part.name, ProgressStatus::Error);
                 if let Some(replica) = self.updates.fail(part, failure)
-                    && let Err(failure) = self.undo(&replica, &UpdatePolicy::default(), cancel).await
+                    && let Err(failure) =
+                        self.undo(&replica, &UpdatePolicy::default(), cancel).await
                 {
                     self.updates.note(&part.service, failure);
                 }
@@ -250,7 +253,9 @@ impl RequestEffects {
                 () = tokio::time::sleep(pause) => {}
                 () = cancel.cancelled() => return Ok(()),
             }
-            let open = pid.and_then(|pid| open_connections(pid).ok()).unwrap_or_default();
+            let open = pid
+                .and_then(|pid| open_connections(pid).ok())
+                .unwrap_or_default();
             if open == 0 || Instant::now() >= end {
                 return Ok(());
             }
@@ -358,7 +363,9 @@ impl RequestEffects {
             if let Some(delay) = rollback.delay.filter(|_| index > 0) {
                 tokio::time::sleep(delay.to_std()).await;
             }
-            let undone = wave.iter().map(|replica| self.undo(replica, rollback, cancel));
+            let undone = wave
+                .iter()
+                .map(|replica| self.undo(replica, rollback, cancel));
             failures.extend(join_all(undone).await.into_iter().filter_map(Result::err));
             if !failures.is_empty() && rollback.failure_action != FailureAction::Continue {
                 break;
@@ -398,7 +405,8 @@ impl RequestEffects {
                     ..Failure::from_error(resource.clone(), &error)
                 })?;
             if is_beside {
-                self.monitor(Some(&old.id), name, policy.monitor, cancel).await?;
+                self.monitor(Some(&old.id), name, policy.monitor, cancel)
+                    .await?;
             }
         }
         let network = |error| Failure::from_error(resource.clone(), &error);
@@ -490,7 +498,10 @@ mod tests {
             failures: Vec::new(),
             is_over: false,
         };
-        Updates(std::sync::Mutex::new(BTreeMap::from([("web".into(), update)])))
+        Updates(std::sync::Mutex::new(BTreeMap::from([(
+            "web".into(),
+            update,
+        )])))
     }
 
     #[test]
