@@ -66,11 +66,6 @@ fn ineffective_on(service: &Service, host: &Host) -> Vec<(String, String)> {
             "language models are not served; name the model's address in `environment`",
         ),
         (
-            "provider",
-            service.provider.is_some(),
-            "providers are not called",
-        ),
-        (
             "external_links",
             !service.external_links.is_empty(),
             "a common external network gives both containers each other's names",

@@ -9,6 +9,7 @@ pub mod names;
 pub mod observe;
 pub mod plan;
 pub mod prepare;
+pub mod providers;
 pub mod pulls;
 mod reason;
 mod sandbox;

@@ -10,7 +10,11 @@ use crate::supervisor::{frame, launch};
 
 impl Stack {
     fn boxed_project(&self) -> Option<Box<Project>> {
-        self.project().cloned().map(Box::new)
+        let project = self.provided_project().unwrap_or_else(|error| {
+            tracing::warn!(%error, "cannot read what providers have answered");
+            self.project().cloned()
+        });
+        project.map(Box::new)
     }
 
     /// Stops and removes containers and what was made for them.
@@ -69,10 +73,24 @@ impl Stack {
         }
     }
 
-    /// Has the supervisor do `request`, unless there is nothing to do: then none is started.
+    /// Has the supervisor do `request`, unless there is nothing to do: then none is started. Providers are called before or after.
     pub async fn ask(
         &self,
         request: Request,
+        mut on_reply: impl FnMut(Reply),
+    ) -> Result<Outcome, StackError> {
+        let after = Self::provider_calls_after(&request);
+        let outcome = self.ask_supervisor(request, &mut on_reply).await?;
+        if let Some((mut project, services, call)) = after {
+            self.call_providers(&mut project, &services, call, &mut on_reply)
+                .await?;
+        }
+        Ok(outcome)
+    }
+
+    async fn ask_supervisor(
+        &self,
+        mut request: Request,
         mut on_reply: impl FnMut(Reply),
     ) -> Result<Outcome, StackError> {
         if request.ends_live() && !launch::is_running(&self.options.state, self.name()) {
@@ -80,6 +98,12 @@ impl Stack {
             LiveRecord::remove(&self.options.state, self.name());
         }
         let observed = self.observe().await?;
+        self.check_origin(&observed, &request)?;
+        if matches!(request, Request::Up { .. }) {
+            self.record_origin(&observed)?;
+        }
+        self.call_providers_first(&mut request, &mut on_reply)
+            .await?;
         // A plan that depends on registries is the supervisor's to make: asking twice helps nobody.
         let plan = match &request {
             Request::Up { options, .. } => self.plan_up_here(&observed, options).await?,
@@ -143,6 +167,7 @@ impl Stack {
     /// What `request` would do; `None` if that is not planned.
     pub async fn plan(&self, request: &Request) -> Result<Option<Plan>, StackError> {
         let observed = self.observe().await?;
+        self.check_origin(&observed, request)?;
         self.plan_from(request, &observed).await
     }
 

@@ -84,9 +84,14 @@ impl Stack {
     pub async fn run(
         &self,
         run: &RunRequest,
-        on_reply: impl FnMut(Reply),
+        mut on_reply: impl FnMut(Reply),
     ) -> Result<Started<'_>, StackError> {
-        let request = self.run_request(run)?;
+        let mut request = self.run_request(run)?;
+        let observed = self.observe().await?;
+        self.check_origin(&observed, &request)?;
+        self.record_origin(&observed)?;
+        self.call_providers_first(&mut request, &mut on_reply)
+            .await?;
         let (id, connection) = self.exchange(request, on_reply).await?;
         let id = id.unwrap_or_default();
         if connection.is_none() {

@@ -15,7 +15,8 @@ pub enum Outcome {
 impl Stack {
     /// Makes the world what the project wants.
     pub fn up(&self, options: UpOptions) -> Result<Request, StackError> {
-        let project = Box::new(self.required_project()?.clone());
+        self.required_project()?;
+        let project = Box::new(self.provided_project()?.unwrap_or_default());
         Ok(Request::Up { project, options })
     }
 }

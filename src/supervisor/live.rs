@@ -20,6 +20,7 @@ use super::worker::Worker;
 use crate::load::{LoadError, LoadOptions, Loaded};
 use crate::model::Project;
 use crate::reconcile::plan::{Recreate, UpOptions};
+use crate::reconcile::providers;
 use crate::state::{StateError, StateRoot, Versioned, create_private_dir, read_json, write_json};
 use crate::watch::{Reloader, WatchError};
 
@@ -235,8 +236,14 @@ impl Live {
             self.report(vec![problem]);
             return;
         }
+        let mut provided = project.clone();
+        // A provider that was not called yet is called by the next `up`.
+        if let Err(error) = providers::remembered(&mut provided, &self.worker.shared.state) {
+            self.report(vec![error.to_string()]);
+            return;
+        }
         self.give_up().await;
-        let request = self.record.request(project);
+        let request = self.record.request(&provided);
         self.save();
         let cancel = CancellationToken::new();
         let done = tokio::spawn(apply(Arc::clone(&self.worker), request, cancel.clone()));

@@ -762,7 +762,6 @@ services:
     deploy:
       labels: {a: b}
       endpoint_mode: vip
-      rollback_config: {parallelism: 1}
       placement: {constraints: [node.role==manager]}
       resources:
         reservations:
@@ -777,7 +776,6 @@ services:
     command: sleep infinity
     init: true
     stop_grace_period: 0s
-    provider: {type: nosuch}
 networks:
   net:
     enable_ipv6: true

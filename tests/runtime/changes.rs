@@ -261,3 +261,118 @@ fn a_health_check_may_go_while_it_runs() {
         let _down = project.compose("down").success();
     });
 }
+
+const PREPARED: &str = "
+services:
+  app:
+    image: demo
+    init: true
+    stop_grace_period: 0s
+    environment: {LEVEL: one}
+    volumes: ['data:/data']
+    command: sh -c 'cat /data/notes; exec sleep infinity'
+    pre_start:
+      - command: [sh, -c, 'echo first $$LEVEL $$MORE $$(hostname -i) >>/data/notes']
+        environment: {MORE: added}
+      - command: [sh, -c, 'echo second; FAIL']
+volumes:
+  data:
+";
+
+#[test]
+fn preparation_runs_in_containers_of_its_own_before_the_service() {
+    World::run(|world| {
+        world.import_image("default");
+        let file = PREPARED.replace("FAIL", "exit 0");
+        let project = world.project("prepared", &file);
+        let failing = PREPARED.replace("FAIL", "echo sorry; exit 4");
+        project.write("compose.yaml", &failing);
+        let up = project.compose("up -d").failure();
+        for part in ["app hook pre_start[1] exited with status 4", "sorry"] {
+            assert!(up.stderr.contains(part), "`{part}` is missing in\n{up}");
+        }
+        assert_eq!(project.fields("Name", "State")["prepared-app-1"], "created");
+
+        project.write("compose.yaml", &file);
+        let _up = project.compose("up -d").success();
+        assert_eq!(project.fields("Name", "State").len(), 1);
+        let notes = || {
+            project
+                .compose("exec -T app cat /data/notes")
+                .success()
+                .stdout
+        };
+        assert_eq!(notes().matches("first one added").count(), 2, "{}", notes());
+
+        // Neither with nothing to do nor for another replica, but for a new container.
+        let _up = project.compose("up -d --scale app=2").success();
+        let _up = project.compose("up -d --scale app=2").success();
+        assert_eq!(notes().lines().count(), 2);
+        let _up = project.compose("up -d --force-recreate").success();
+        assert_eq!(notes().lines().count(), 3);
+        let _down = project.compose("down -v").success();
+    });
+}
+
+const PROVIDED: &str = "
+services:
+  data-base:
+    provider:
+      type: ./provide
+      options: {size: 5}
+  app:
+    image: demo
+    init: true
+    stop_grace_period: 0s
+    depends_on: [data-base]
+    command: sh -c 'echo at $$DATA_BASE_URL; exec sleep infinity'
+";
+
+const PROVIDER: &str = r#"#!/bin/sh
+[ "$2" = metadata ] && exit 1
+echo "$*" >>calls
+[ -e broken ] && echo '{"type":"error","message":"no quota"}' && exit 1
+echo '{"type":"info","message":"creating"}'
+echo '{"type":"setenv","message":"URL=db://'"$(cat place)"'"}'
+"#;
+
+#[test]
+fn a_provider_gives_its_dependents_what_they_need() {
+    World::run(|world| {
+        world.import_image("default");
+        let project = world.project("provided", PROVIDED);
+        project.write("provide", PROVIDER);
+        let program = project.path("provide");
+        std::fs::set_permissions(program, std::os::unix::fs::PermissionsExt::from_mode(0o755))
+            .unwrap();
+        project.write("place", "here");
+        let _up = project.compose("up -d").success();
+        let ids = project.fields("Name", "ID");
+        let logs = || project.compose("logs --no-log-prefix app").success().stdout;
+        eventually("the variable", || logs() == "at db://here\n");
+
+        // Who only looks does not call it, and who calls it gets the same answer.
+        assert!(
+            project
+                .compose("plan")
+                .success()
+                .stdout
+                .contains("up to date")
+        );
+        let _up = project.compose("up -d").success();
+        assert_eq!(project.fields("Name", "ID"), ids);
+        project.write("place", "there");
+        let _up = project.compose("up -d").success();
+        eventually("the new variable", || logs() == "at db://there\n");
+
+        project.write("broken", "");
+        let up = project.compose("up -d").failure();
+        assert!(up.stderr.contains("no quota"), "{up}");
+        std::fs::remove_file(project.path("broken")).unwrap();
+        let _down = project.compose("down").success();
+        let calls = std::fs::read_to_string(project.path("calls")).unwrap();
+        let up = "compose --project-name=provided up --size=5 data-base\n";
+        let down = "compose --project-name=provided down --size=5 data-base\n";
+        assert_eq!(calls, format!("{up}{up}{up}{up}{down}"));
+    });
+}
