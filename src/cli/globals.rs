@@ -2,6 +2,7 @@
 
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use clap::Args;
 use indexmap::IndexMap;
@@ -51,6 +52,12 @@ pub(crate) struct GlobalArgs {
     /// Control how many steps run at the same time, -1 for the default
     #[arg(long, value_name = "NUMBER", allow_negative_numbers = true, env = "COMPOSE_PARALLEL_LIMIT", hide_env_values = true, help_heading = GLOBAL)]
     pub parallel: Option<i64>,
+    /// Wait at most so many seconds for another command that changes the project
+    #[arg(long, value_name = "SECONDS", env = "COMPOSE_LOCK_TIMEOUT", hide_env_values = true, global = true, help_heading = GLOBAL)]
+    pub lock_timeout: Option<u64>,
+    /// Go on with containers that were brought up from another directory
+    #[arg(long, global = true, help_heading = GLOBAL)]
+    pub take_over: bool,
     /// Join names with `_` as the first Compose did
     #[arg(long, env = "COMPOSE_COMPATIBILITY", hide_env_values = true, value_parser = clap::builder::FalseyValueParser::new(), help_heading = GLOBAL)]
     pub compatibility: bool,
@@ -247,6 +254,8 @@ impl Context {
             namespace: self.globals.namespace.clone(),
             parallel: self.parallel(),
             program: None,
+            lock_timeout: self.globals.lock_timeout.map(Duration::from_secs),
+            takes_over: self.globals.take_over,
         }
     }
 }

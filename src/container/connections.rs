@@ -48,7 +48,8 @@ fn is_loopback(address: &str) -> bool {
     if is_mapped {
         word.to_ne_bytes()[0] == 127
     } else {
-        address.starts_with("000000000000000000000000") && u32::from_be_bytes(word.to_ne_bytes()) == 1
+        address.starts_with("000000000000000000000000")
+            && u32::from_be_bytes(word.to_ne_bytes()) == 1
     }
 }
 

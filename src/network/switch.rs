@@ -125,7 +125,11 @@ impl Host {
             }
             let bound = ports::hold(request, default).map_err(|error| self.name_owner(error))?;
             let key = port_key(&new.spec.id, &bound.port);
-            let held: Held = bound.socket.map(|socket| (key, socket)).into_iter().collect();
+            let held: Held = bound
+                .socket
+                .map(|socket| (key, socket))
+                .into_iter()
+                .collect();
             switched.held.extend(held);
             ports.push(bound.port);
         }

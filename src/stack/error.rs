@@ -43,6 +43,16 @@ pub enum StackError {
     Container(#[from] ContainerError),
     #[error(transparent)]
     Copy(#[from] CopyError),
+    #[error(
+        "project `{project}` was brought up from {}, and this is {}",
+        other.display(),
+        own.display()
+    )]
+    OtherCheckout {
+        project: String,
+        other: PathBuf,
+        own: PathBuf,
+    },
     #[error("cannot {operation}")]
     Io {
         operation: String,
@@ -107,6 +117,10 @@ impl StackError {
     pub fn hints(&self) -> Vec<String> {
         match self {
             Self::NotRoot => vec!["run the command with `sudo`".into()],
+            Self::OtherCheckout { .. } => vec![
+                "`-p NAME`, `COMPOSE_PROJECT_NAME` or `name:` in the file gives this one a name of its own".into(),
+                "`--take-over` goes on here with the containers from there".into(),
+            ],
             Self::NoProject { .. } => vec!["name the files with `-f`".into()],
             Self::Engine(error) | Self::Observe(ObserveError::Engine(error)) => error.hints(),
             Self::Observe(ObserveError::Container(error)) | Self::Container(error) => error.hints(),

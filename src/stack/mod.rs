@@ -15,8 +15,10 @@ mod lifecycle;
 mod list;
 mod live;
 mod logs;
+mod origin;
 mod plan;
 mod ports;
+mod providers;
 mod ps;
 mod pull;
 mod request;
@@ -34,6 +36,7 @@ mod watch;
 
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use tokio::sync::OnceCell;
 
@@ -85,6 +88,10 @@ pub struct StackOptions {
     pub parallel: Option<NonZeroUsize>,
     /// The binary `compose`, which supervisors run; this program if not said.
     pub program: Option<PathBuf>,
+    /// How long a request waits for others of the project; without a limit if not said.
+    pub lock_timeout: Option<Duration>,
+    /// Containers that were brought up from another folder are worked on as if they were its own.
+    pub takes_over: bool,
 }
 
 /// One project on this host. Connects to containerd when it is first needed.

@@ -69,7 +69,7 @@ impl Stack {
                     return Err(StackError::NotStarted { code, failures });
                 }
                 // What this process itself asked for before, and gave up, is no news.
-                Ok(Some(Reply::Queued { behind })) if behind.ends_with(&own_process()) => {}
+                Ok(Some(Reply::Queued { behind, .. })) if behind.ends_with(&own_process()) => {}
                 Ok(Some(reply)) => on_reply(reply),
                 Ok(None) | Err(_) => return Err(self.supervisor_ended()),
             }
@@ -130,6 +130,7 @@ impl Stack {
         let mut connection = frame::connect(&path).await.map_err(FrameError::Io)?;
         let hello = Hello {
             parallel: self.options.parallel,
+            lock_timeout: self.options.lock_timeout,
             ..Hello::new(format!("{command} {}", own_process()))
         };
         connection.1.send(&hello).await?;

@@ -4,6 +4,7 @@
 
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -26,6 +27,9 @@ pub struct Hello {
     /// How many steps of the request may run at the same time; the supervisor knows if it is not said.
     #[serde(default)]
     pub parallel: Option<NonZeroUsize>,
+    /// How long the request may wait for its turn; without a limit if it is not said.
+    #[serde(default)]
+    pub lock_timeout: Option<Duration>,
 }
 
 impl Hello {
@@ -35,6 +39,7 @@ impl Hello {
             version: VERSION,
             who: who.into(),
             parallel: None,
+            lock_timeout: None,
         }
     }
 }
@@ -150,9 +155,11 @@ pub const STDERR: u8 = 2;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Reply {
-    /// Another request runs; `behind` says whose.
+    /// Another request runs; `behind` says whose, `since` from when on.
     Queued {
         behind: String,
+        #[serde(default)]
+        since: Option<Timestamp>,
     },
     Progress(Progress),
     Layer(LayerProgress),

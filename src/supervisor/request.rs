@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
+use jiff::Timestamp;
 use tokio::sync::{broadcast, mpsc};
 use tokio_util::sync::CancellationToken;
 
@@ -14,7 +15,7 @@ use super::frame::Connection;
 use super::history::EventRecord;
 use super::protocol::{Failure, Hello, Progress, ProgressStatus, Reply, Request, Resource};
 use super::unit::Command;
-use super::worker::Worker;
+use super::worker::{Turn, Worker};
 use crate::container::parse_signal;
 use crate::image::Registry;
 use crate::reconcile::apply::apply;
@@ -321,18 +322,33 @@ pub(super) async fn in_turn(
     let _turn = if let Ok(turn) = worker.queue.try_lock() {
         turn
     } else {
-        let behind = current()
-            .clone()
-            .unwrap_or_else(|| "another command".into());
-        replies.send(Reply::Queued { behind }).ok();
-        tokio::select! {
+        let owner = current().clone();
+        let since = owner.as_ref().map(|owner| owner.since);
+        let behind = owner.map_or_else(|| "another command".into(), |owner| owner.who);
+        replies.send(Reply::Queued { behind, since }).ok();
+        let turn = async {
+            match hello.lock_timeout {
+                Some(limit) => tokio::time::timeout(limit, worker.queue.lock()).await.ok(),
+                None => Some(worker.queue.lock().await),
+            }
+        };
+        let turn = tokio::select! {
             // Cancel-safe: the place in the queue is given up.
-            turn = worker.queue.lock() => turn,
+            turn = turn => turn,
             () = cancel.cancelled() => return Answer::Last(Reply::Finished),
-        }
+        };
+        let Some(turn) = turn else {
+            let owner = current().clone();
+            let limit = hello.lock_timeout.unwrap_or_default();
+            return Answer::of(vec![busy(&worker.shared.project, owner, limit)]);
+        };
+        turn
     };
     let Hello { who, parallel, .. } = hello;
-    *current() = Some(who.clone());
+    *current() = Some(Turn {
+        who: who.clone(),
+        since: Timestamp::now(),
+    });
     let action = who.split(' ').next().unwrap_or_default().to_owned();
     let begun = EventRecord::new("project", &action).with("by", &who);
     worker.shared.note(&begun);
@@ -348,6 +364,26 @@ pub(super) async fn in_turn(
     });
     *current() = None;
     answer
+}
+
+/// Says who has held the queue for longer than a request was to wait.
+fn busy(project: &str, owner: Option<Turn>, limit: Duration) -> Failure {
+    let limit = limit.as_secs();
+    let message = match owner {
+        Some(Turn { who, since }) => {
+            let seconds = Timestamp::now().duration_since(since).as_secs();
+            format!(
+                "`{who}` has been at work for {seconds} s, and no more than {limit} s were to be waited"
+            )
+        }
+        None => format!("its turn has not come within {limit} s"),
+    };
+    Failure {
+        hints: vec![
+            "`--lock-timeout` says how long to wait; without it, as long as it takes".into(),
+        ],
+        ..Failure::new(format!("project {project}"), message)
+    }
 }
 
 /// A failure in one line.

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use jiff::Timestamp;
 use thiserror::Error;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
@@ -65,6 +66,13 @@ pub enum WorkerError {
     Broken,
 }
 
+/// Who holds the queue, and from when on.
+#[derive(Clone, Debug)]
+pub(super) struct Turn {
+    pub(super) who: String,
+    pub(super) since: Timestamp,
+}
+
 /// One project's supervisor.
 #[derive(Debug)]
 pub(super) struct Worker {
@@ -72,7 +80,7 @@ pub(super) struct Worker {
     units: Mutex<BTreeMap<String, UnitHandle>>,
     pub(super) queue: tokio::sync::Mutex<()>,
     /// Who holds the queue, for those who wait.
-    pub(super) current: Mutex<Option<String>>,
+    pub(super) current: Mutex<Option<Turn>>,
     /// Woken when a request ended: the project may be gone.
     pub(super) ended: Notify,
     /// Ends the task that follows the project's files, while there is one.

@@ -47,6 +47,38 @@ fn an_unhealthy_service_fails_the_wait_with_the_last_words_of_its_probe() {
 }
 
 #[test]
+fn a_dependency_that_crashes_again_and_again_ends_the_wait_with_who_and_why() {
+    World::run(|world| {
+        world.import_image("default");
+        let file = "
+services:
+  loop:
+    image: demo
+    restart: always
+    command: sh -c 'echo no luck; exit 7'
+    healthcheck: {test: 'true', interval: 30s}
+  web:
+    image: demo
+    command: sleep infinity
+    depends_on: {loop: {condition: service_healthy}}
+";
+        let project = world.project("loop", file);
+        let up = project.compose("up -d --wait").failure();
+        assert_eq!(up.status.code(), Some(1), "{up}");
+        for part in [
+            "loop-loop-1",
+            "keeps restarting",
+            "exited (7)",
+            "no luck",
+            "`web` waits",
+        ] {
+            assert!(up.stderr.contains(part), "`{part}` is missing in\n{up}");
+        }
+        let _down = project.compose("down").success();
+    });
+}
+
+#[test]
 fn an_interrupted_up_says_so_and_down_removes_what_it_has_made() {
     World::run(|world| {
         world.import_image("default");

@@ -169,3 +169,65 @@ fn four_commands_at_once_all_succeed() {
         let _down = project.compose("down").success();
     });
 }
+
+const CHAIN: &str = "
+services:
+  web:
+    image: demo
+    volumes: ['notes:/notes']
+    stop_grace_period: 5s
+    depends_on: {db: {condition: service_started, restart: true}}
+    command: &command
+      - sh
+      - -c
+      - 'trap \"sleep 0.3; echo $$HOSTNAME >>/notes/ends; exit\" TERM; echo begun; while :; do sleep 0.05; done'
+    hostname: web
+  db:
+    image: demo
+    volumes: ['notes:/notes']
+    stop_grace_period: 5s
+    environment: {LEVEL: one}
+    command: *command
+    hostname: db
+volumes:
+  notes:
+";
+
+#[test]
+fn dependents_stop_before_what_they_need() {
+    World::run(|world| {
+        world.import_image("default");
+        let project = world.project("chain", CHAIN);
+        let _up = project.compose("up -d").success();
+        let _stop = project.compose("stop").success();
+        let ends = project.compose("run --rm -T db cat /notes/ends").success();
+        assert_eq!(ends.stdout, "web\ndb\n", "{ends}");
+        let _down = project.compose("down -v").success();
+    });
+}
+
+#[test]
+fn a_dependent_that_asks_for_it_restarts_with_what_it_needs() {
+    World::run(|world| {
+        world.import_image("default");
+        let project = world.project("renewed", CHAIN);
+        let _up = project.compose("up -d").success();
+        let before = project.fields("Name", "ID");
+        let begun = |count: usize| {
+            let logs = project.compose("logs --no-log-prefix web").success();
+            logs.stdout.matches("begun").count() == count
+        };
+        eventually("the first run", || begun(1));
+
+        project.write("compose.yaml", &CHAIN.replace("LEVEL: one", "LEVEL: two"));
+        let _up = project.compose("up -d").success();
+        let after = project.fields("Name", "ID");
+        assert_eq!(after["renewed-web-1"], before["renewed-web-1"]);
+        assert_ne!(after["renewed-db-1"], before["renewed-db-1"]);
+        eventually("a run with the new dependency", || begun(2));
+
+        let _restart = project.compose("restart db").success();
+        eventually("a run with the restarted dependency", || begun(3));
+        let _down = project.compose("down -v").success();
+    });
+}

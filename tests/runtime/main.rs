@@ -29,5 +29,6 @@ mod secrets;
 mod servers;
 mod sharing;
 mod stack;
+mod turns;
 mod watching;
 mod world;

@@ -140,15 +140,21 @@ impl Renderer {
         match reply {
             Reply::Progress(progress) => self.progress(ui, progress),
             Reply::Layer(layer) => self.layer(ui, layer),
-            Reply::Queued { behind } => self.event(
-                ui,
-                Event {
-                    id: "Project".into(),
-                    status: "Waiting".into(),
-                    detail: format!("for {behind}"),
-                    ..Event::default()
-                },
-            ),
+            Reply::Queued { behind, since } => {
+                let since = since.map_or_else(String::new, |since| {
+                    let local = since.to_zoned(jiff::tz::TimeZone::system());
+                    format!(", at work since {}", local.strftime("%H:%M:%S"))
+                });
+                self.event(
+                    ui,
+                    Event {
+                        id: "Project".into(),
+                        status: "Waiting".into(),
+                        detail: format!("for {behind}{since}"),
+                        ..Event::default()
+                    },
+                );
+            }
             Reply::Warning { text } => self.above(ui, |ui| ui.warn(text)),
             Reply::Container(_)
             | Reply::Started { .. }
