@@ -72,6 +72,7 @@ mod tests {
             reasons: Vec::new(),
             after: Vec::new(),
             follows: Vec::new(),
+            update: None,
         }
     }
 
