@@ -402,7 +402,11 @@ proptest! {
         }
         happen(&mut world, &accidents);
         let last = third.as_ref().unwrap_or(&second);
-        let again = bring_up(&mut world, last, &UpOptions::default(), &mut choose);
+        let options = UpOptions {
+            remove_orphans: true,
+            ..UpOptions::default()
+        };
+        let again = bring_up(&mut world, last, &options, &mut choose);
         prop_assert_eq!(summary(&again), Vec::<String>::new());
         let mut names = world.names();
         names.sort_unstable();
