@@ -46,7 +46,7 @@ pub struct UpdatePolicy {
     pub max_failure_ratio: f64,
     /// How what was updated becomes what it was.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub rollback: Option<Box<UpdatePolicy>>,
+    pub rollback: Option<Box<Self>>,
 }
 
 impl UpdatePolicy {

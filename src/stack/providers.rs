@@ -8,14 +8,14 @@ use crate::reconcile::providers::{self, Call, News, ProviderError};
 use crate::supervisor::protocol::{Failure, Progress, ProgressStatus, Reply, Request, Resource};
 
 /// As the supervisor tells of failures.
-fn failure(error: ProviderError) -> StackError {
+fn failure(error: &ProviderError) -> StackError {
     let failure = Failure {
         hints: error.hints(),
-        details: match &error {
+        details: match error {
             ProviderError::Failed { complaint, .. } => complaint.clone(),
             _ => Vec::new(),
         },
-        ..Failure::from_error("", &error)
+        ..Failure::from_error("", error)
     };
     StackError::Failed(vec![failure])
 }
@@ -91,14 +91,14 @@ impl Stack {
         };
         let state = &self.options.state;
         let called = providers::call(project, state, services, call, tell);
-        called.await.map_err(failure)
+        called.await.map_err(|error| failure(&error))
     }
 
     /// The project with what its providers have answered when they were last called.
     pub(super) fn provided_project(&self) -> Result<Option<Project>, StackError> {
         let mut project = self.project().cloned();
         if let Some(project) = &mut project {
-            providers::remembered(project, &self.options.state).map_err(failure)?;
+            providers::remembered(project, &self.options.state).map_err(|error| failure(&error))?;
         }
         Ok(project)
     }

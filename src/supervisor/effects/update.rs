@@ -201,7 +201,7 @@ impl RequestEffects {
         self.say(Resource::Container, name, ProgressStatus::Waiting);
         let has_probe = unit.status.borrow().health.is_some();
         let default = if has_probe { Duration::ZERO } else { MONITOR };
-        let time = time.map_or(default, |time| time.to_std());
+        let time = time.map_or(default, model::Duration::to_std);
         let watched = tokio::select! {
             // Cancel-safe: nothing is consumed by watching.
             watched = watch(&unit, time) => watched,
