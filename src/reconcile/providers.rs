@@ -418,6 +418,7 @@ fn find(project: &Project, kind: &str) -> Option<PathBuf> {
 
 #[cfg(test)]
 mod tests {
+    use std::fmt::Write as _;
     use std::os::unix::fs::PermissionsExt;
 
     use super::*;
@@ -457,7 +458,7 @@ mod tests {
     async fn up(project: &mut Project, state: &StateRoot) -> (Result<(), ProviderError>, String) {
         let mut told = String::new();
         let done = call(project, state, &[], Call::Up, |service, news| {
-            told.push_str(&format!("{service} {news:?}\n"));
+            writeln!(told, "{service} {news:?}").unwrap();
         });
         (done.await, told)
     }

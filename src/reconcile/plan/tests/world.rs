@@ -113,7 +113,9 @@ impl World {
             Action::PullImage { .. }
             | Action::EnsureImage { .. }
             | Action::RemoveImage { .. }
-            | Action::SignalContainer { .. } => {}
+            | Action::SignalContainer { .. }
+            | Action::Delay { .. }
+            | Action::ConcludeUpdate { .. } => {}
             Action::CreateSandbox {
                 spec,
                 stands_by_for,
@@ -138,7 +140,6 @@ impl World {
                 let sandbox = desired.sandbox.and_then(|id| self.sandbox(&id).cloned());
                 assert!(sandbox.is_none_or(|sandbox| sandbox.stands_by_for.is_some()));
             }
-            Action::Delay { .. } | Action::ConcludeUpdate { .. } => {}
             Action::StopContainer { id, .. } | Action::KillContainer { id, .. } => self.stop(id),
             Action::RemoveContainer { id, .. } => {
                 let container = self.container(id);
