@@ -178,6 +178,8 @@ impl TemporaryStackBuilder {
                 address: self.address,
                 namespace: self.namespace,
                 parallel: None,
+                lock_timeout: None,
+                takes_over: false,
                 program: Some(program),
             }),
             is_down: false,
