@@ -428,9 +428,7 @@ impl RequestEffects {
                 .map_err(|error| Failure::from_error(resource.clone(), &error))?;
         }
         if let Some((_, to)) = &replica.switch {
-            shared.let_go_of_sandbox(to);
-            let networks = &shared.containers.networks;
-            networks.remove_sandbox(to).await.map_err(network)?;
+            shared.remove_sandbox(to).await.map_err(network)?;
         }
         self.say(Resource::Container, name, ProgressStatus::Running);
         Ok(())
