@@ -216,6 +216,11 @@ impl Action {
             Self::WaitFor { .. } => "wait",
             Self::RunHook { .. } => "run hook",
             Self::RemoveImage { .. } => "remove image",
+            Self::SwitchSandbox { .. } => "switch sandbox",
+            Self::Monitor { .. } => "monitor",
+            Self::Drain { .. } => "drain",
+            Self::Delay { .. } => "delay",
+            Self::ConcludeUpdate { .. } => "conclude update",
         }
     }
 
