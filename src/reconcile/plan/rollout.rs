@@ -98,7 +98,7 @@ impl<'a> Schedule<'a> {
             return Err("other services share its namespaces or volumes".into());
         }
         if self.loses_network(old) {
-            return Err("the network that it lives in is made anew".into());
+            return Err("what it has of the network goes to others or is made anew".into());
         }
         let mut order = update.order;
         let Some(spec) = &slot.wanted.sandbox else {
@@ -151,7 +151,18 @@ impl<'a> Schedule<'a> {
         let mut sandboxes = self.observed.sandboxes.iter();
         let own = sandboxes.find(|sandbox| uses(old, sandbox));
         let mut replaced = self.resources.replaced.keys();
-        released.iter().any(|sandbox| lives_in(old, sandbox))
+        let mut others = self.slots().filter(|other| {
+            other.service.name != old.service && other.sandbox != SandboxChange::Keep
+        });
+        // Somebody else takes a port or an address of it over.
+        let is_wanted = own.is_some_and(|own| {
+            others.any(|other| {
+                let spec = other.wanted.sandbox.as_ref();
+                spec.is_some_and(|spec| conflict(&own.spec, spec))
+            })
+        });
+        is_wanted
+            || released.iter().any(|sandbox| lives_in(old, sandbox))
             || own.is_some_and(|own| replaced.any(|network| is_attached(own, network)))
     }
 
