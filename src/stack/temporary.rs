@@ -194,10 +194,11 @@ impl TemporaryStackBuilder {
             let request = temporary.stack.up(options)?;
             temporary.stack.ask(request, |_| {}).await
         };
-        match up.await {
+        // What waits for the supervisor is large, and would lie in the futures of all callers.
+        match Box::pin(up).await {
             Ok(_) => Ok(temporary),
             Err(error) => {
-                if let Err(error) = temporary.down().await {
+                if let Err(error) = Box::pin(temporary.down()).await {
                     tracing::error!(%error, "cannot remove a stack that did not come up");
                 }
                 Err(TemporaryStackError::Up(error))
