@@ -378,6 +378,8 @@ impl RequestEffects {
                 desired: Box::new(desired.clone()),
             })
             .await;
+            // Who waits for its health next must see that it has one now.
+            unit.ask(|reply| Command::Settle { reply }).await.ok();
         }
         self.say(Resource::Container, &desired.name, ProgressStatus::Updated);
         Ok(())

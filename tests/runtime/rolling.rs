@@ -205,7 +205,6 @@ fn an_update_that_is_cut_off_at_any_moment_is_finished_by_the_next_command() {
         let file = SHOP.replace("ACTION", "pause");
         let project = world.project("cut", &file);
         let _up = project.compose("up -d --wait").success();
-        let client = client(world, &project);
         for (round, pause) in [150, 700, 1300, 2100].into_iter().enumerate() {
             let version = format!("VERSION: v{round}");
             project.write("compose.yaml", &file.replace("VERSION: one", &version));
@@ -228,7 +227,6 @@ fn an_update_that_is_cut_off_at_any_moment_is_finished_by_the_next_command() {
             .success();
         assert!(project.compose("plan").stdout.contains("up to date"));
         assert_eq!(project.containers().len(), 4);
-        let _answers = answers(&project, client);
         for port in 8080..8083 {
             let page = world.get(&format!("http://127.0.0.1:{port}/")).success();
             assert_eq!(page.stdout.trim(), "v3");

@@ -511,9 +511,9 @@ impl Project<'_> {
 /// Waits for something that is promised to happen soon.
 #[track_caller]
 pub(crate) fn eventually(what: &str, mut happened: impl FnMut() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(15);
+    let deadline = Instant::now() + Duration::from_secs(30);
     while !happened() {
-        assert!(Instant::now() < deadline, "{what}: not within 15 s");
+        assert!(Instant::now() < deadline, "{what}: not within 30 s");
         thread::sleep(Duration::from_millis(50));
     }
 }
