@@ -18,6 +18,7 @@ pub mod live;
 pub mod lock;
 pub mod planning;
 pub mod process;
+mod program;
 pub mod protocol;
 mod request;
 mod restart;

@@ -15,8 +15,8 @@ use tracing_subscriber::EnvFilter;
 use super::frame::Listener;
 use super::hold::{HoldClient, Holder, LOCK_KEY};
 use super::keeper::{self, WorkerCommand};
-use super::launch;
 use super::lock::SupervisorLock;
+use super::{launch, program};
 use crate::state::StateRoot;
 use crate::sys::descriptors;
 
@@ -158,7 +158,7 @@ fn detach(state: &StateRoot, args: &SupervisorArgs) -> io::Result<()> {
 }
 
 fn keep(state: &StateRoot, args: &SupervisorArgs) -> io::Result<()> {
-    let _used = launch::lock_program()?;
+    let _used = program::lock_program()?;
     // Somebody who looks whether a supervisor runs holds the lock for a moment.
     let soon = Instant::now() + Duration::from_secs(1);
     let lock = loop {
