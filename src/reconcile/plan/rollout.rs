@@ -105,6 +105,9 @@ impl<'a> Schedule<'a> {
             if let Some(tenant) = self.tenant(old) {
                 return Err(format!("`{tenant}` lives in its network"));
             }
+            if slot.leftovers.iter().any(|left| sandbox_of(left).is_some()) {
+                return Err("an update before it was cut off, and left a network behind".into());
+            }
             return Ok(Some(SlotUpdate {
                 order,
                 old,
@@ -415,7 +418,9 @@ impl<'a> Schedule<'a> {
             let mut sandboxes = self.observed.sandboxes.iter();
             sandboxes.any(|sandbox| sandbox.spec.id == id)
         };
-        sandboxes.retain(|id| Some(*id) != own && is_there(id));
+        // One that changes or that nobody uses goes by itself.
+        let goes = |id: &str| self.released.contains_key(id);
+        sandboxes.retain(|id| Some(*id) != own && is_there(id) && !goes(id));
         sandboxes.sort_unstable();
         sandboxes.dedup();
         for id in sandboxes {

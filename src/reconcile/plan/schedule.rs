@@ -39,7 +39,7 @@ pub(super) struct Schedule<'a> {
     /// Step that stops a container, by its id.
     stopped: HashMap<&'a str, StepId>,
     /// Step that removes a sandbox, by its id.
-    released: HashMap<String, StepId>,
+    pub(super) released: HashMap<String, StepId>,
     /// Last steps of starting a service.
     ready: HashMap<&'a str, Vec<StepId>>,
 }
