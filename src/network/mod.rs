@@ -352,13 +352,15 @@ impl Networks {
         self.blocking(move |host| host.remove_sandbox(&id)).await
     }
     /// Makes the kernel half of a recorded sandbox whole again (after a reboot, wiped rules, a lost bridge), with the
-    /// same addresses and ports; returns what must be held anew. Nothing is done, and nothing returned, if it is whole.
+    /// same addresses and ports unless another sandbox has one of them by now; returns what must be held anew. Nothing is
+    /// done, and nothing returned, if it is whole.
     pub async fn repair_sandbox(&self, id: &str) -> Result<Held, NetworkError> {
         let id = id.to_owned();
         self.blocking(move |host| host.repair_sandbox(&id)).await
     }
     /// Gives namespace, addresses and ports of a sandbox back and keeps its record, for a container that is stopped;
-    /// [`Networks::repair_sandbox`] makes it whole again.
+    /// [`Networks::repair_sandbox`] makes it whole again. After an error, which is that this cannot be recorded, it is as
+    /// before.
     pub async fn release_sandbox(&self, id: &str) -> Result<(), NetworkError> {
         let id = id.to_owned();
         self.blocking(move |host| host.release_sandbox(&id)).await

@@ -14,6 +14,17 @@ impl Stored {
     pub(super) fn is_released(&self) -> bool {
         self.record.boot_id == RELEASED
     }
+
+    /// What is kept of it without its kernel half.
+    pub(super) fn released(&self) -> Self {
+        let mut released = self.clone();
+        released.record.endpoints.clear();
+        released.record.ports.clear();
+        released.record.active = false;
+        released.record.boot_id = RELEASED.into();
+        released.forward_to = None;
+        released
+    }
 }
 
 impl Host {
@@ -24,13 +35,12 @@ impl Host {
         if stored.is_released() {
             return Ok(());
         }
-        let mut remains = stored.clone();
-        remains.record.endpoints.clear();
-        remains.record.ports.clear();
-        remains.record.active = false;
-        remains.record.boot_id = RELEASED.into();
-        remains.forward_to = None;
-        self.take_apart(&stored, Some(&remains))
+        // First of all: what is not recorded as given up, as on a full disk, must not be taken by somebody else.
+        stored.released().save(&self.layout)?;
+        if let Err(error) = self.strip(&stored) {
+            tracing::warn!(%error, sandbox = id, "something is left of a released sandbox");
+        }
+        Ok(())
     }
 
     /// Makes the kernel half of a released sandbox anew; addresses and ports that are not fixed may be others. If that

@@ -13,7 +13,9 @@ use super::netlink::Socket;
 use super::netlink::route::{set_master, set_port};
 use super::record::{self, Stored};
 use super::sandbox::port_key;
-use super::{Attachment, Held, NetworkError, bridge, namespace, ports, resolver};
+use super::{
+    Attachment, Endpoint, Held, NetworkError, PublishedPort, bridge, namespace, ports, resolver,
+};
 
 impl Host {
     pub(super) fn stored(&self, id: &str) -> Result<Stored, NetworkError> {
@@ -54,10 +56,14 @@ impl Host {
         if stored.is_released() {
             return self.take_back(&stored);
         }
+        let is_gone = !namespace::exists(&stored.record.netns);
+        if is_gone && self.is_succeeded(&stored)? {
+            return self.take_back(&stored.released());
+        }
         let attachments = with_addresses(&stored);
         let joined = join(&attachments, &self.layout)?;
         let boot = boot_id()?;
-        if !namespace::exists(&stored.record.netns) {
+        if is_gone {
             let rebooted = stored.record.boot_id != boot;
             let mut held = hold_recorded(&stored, rebooted)?;
             stored.record.boot_id = boot;
@@ -74,6 +80,31 @@ impl Host {
         self.repair_links(&joined, &mut stored)?;
         self.repair_firewall()?;
         Ok(Vec::new())
+    }
+
+    /// Whether another sandbox has a port or an address by now that this one, whose kernel half is gone, had by its record.
+    fn is_succeeded(&self, stored: &Stored) -> Result<bool, NetworkError> {
+        let record = &stored.record;
+        let sandboxes = record::sandboxes(&self.layout)?;
+        let mut others = sandboxes
+            .iter()
+            .filter(|other| other.spec.id != record.spec.id);
+        Ok(others.any(|other| {
+            let shares_port = |port: &PublishedPort| {
+                let address = format!("{}:{}", port.host_ip, port.host_port);
+                let mut ports = other.ports.iter();
+                ports.any(|other| ports::collide(other, &address, &port.protocol))
+            };
+            let shares_address = |endpoint: &Endpoint| {
+                let address = record::address(endpoint);
+                let mut endpoints = other.endpoints.iter();
+                address.is_some()
+                    && endpoints.any(|other| {
+                        other.network == endpoint.network && record::address(other) == address
+                    })
+            };
+            record.ports.iter().any(shares_port) || record.endpoints.iter().any(shares_address)
+        }))
     }
 
     /// Puts interfaces back that were lost from a living namespace, and onto their bridges.

@@ -105,6 +105,18 @@ impl Host {
         stored: &Stored,
         remains: Option<&Stored>,
     ) -> Result<(), NetworkError> {
+        // From here on a rewrite of the rules from the records leaves its ports out.
+        let recorded = match remains {
+            Some(remains) => remains.save(&self.layout),
+            None => record::remove_sandbox(&self.layout, &stored.record.spec.id),
+        };
+        let stripped = self.strip(stored);
+        recorded.and(stripped)
+    }
+
+    /// Removes the kernel half of a sandbox whose record says so already. Goes on after a failure and returns the first.
+    pub(super) fn strip(&self, stored: &Stored) -> Result<(), NetworkError> {
+        boundary("take sandbox apart: record");
         let layout = &self.layout;
         let record = &stored.record;
         let id = &record.spec.id;
@@ -116,12 +128,6 @@ impl Host {
                 outcome = std::mem::replace(&mut outcome, Ok(())).and(Err(error));
             }
         };
-        // From here on a rewrite of the rules from the records leaves its ports out.
-        keep(match remains {
-            Some(remains) => remains.save(layout),
-            None => record::remove_sandbox(layout, id),
-        });
-        boundary("take sandbox apart: record");
         let names = interfaces(&record.spec.attachments).unwrap_or_default();
         let teardown = Teardown {
             links: names.iter().map(|name| layout.veth(id, name)).collect(),

@@ -297,9 +297,9 @@ impl Shared {
         if !tenancy.leave(container, leaving) {
             return;
         }
-        self.let_go_of_sandbox(sandbox);
-        if let Err(error) = self.containers.networks.release_sandbox(sandbox).await {
-            tracing::warn!(%error, sandbox, "cannot release a sandbox");
+        match self.containers.networks.release_sandbox(sandbox).await {
+            Ok(()) => self.let_go_of_sandbox(sandbox),
+            Err(error) => tracing::warn!(%error, sandbox, "cannot release a sandbox"),
         }
     }
 

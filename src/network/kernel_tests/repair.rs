@@ -3,7 +3,7 @@
 use std::net::Ipv4Addr;
 
 use super::world::{At, OUTSIDE, Sandbox, UPLINK, World, on_private_host, port, run};
-use crate::network::namespace;
+use crate::network::{PortRequest, namespace};
 
 #[test]
 fn nothing_is_done_to_a_whole_sandbox() {
@@ -152,6 +152,69 @@ fn a_namespace_lost_while_the_ports_are_held_is_made_again() {
         assert_eq!(keys, ["dns/web-1/udp", "dns/web-1/tcp"]);
         web.at.serve(80, "web");
         assert!(world.outside.ask(UPLINK, 8080).starts_with("web"));
+    });
+}
+
+#[test]
+fn what_another_sandbox_has_by_now_is_not_taken_back() {
+    on_private_host(|world| async move {
+        world.network("a").await;
+        let range = PortRequest {
+            host_ports: Some((8080, 8081)),
+            ..port(None, 8080, 80)
+        };
+        let ports = std::slice::from_ref(&range);
+        let first = world.sandbox("web-1", &["a"], ports).await;
+        let file = world.path().join("state/lib/networks/sandboxes/web-1.json");
+        let record = std::fs::read_to_string(&file).expect("the record");
+        world
+            .networks
+            .release_sandbox("web-1")
+            .await
+            .expect("given up");
+        drop(first);
+        let second = world.sandbox("web-2", &["a"], ports).await;
+        second.at.serve(80, "second");
+        // As if nobody could note that the first one was given up.
+        std::fs::write(&file, record).expect("written");
+        let held = world
+            .networks
+            .repair_sandbox("web-1")
+            .await
+            .expect("repaired");
+        let record = world
+            .networks
+            .sandbox("web-1")
+            .expect("read")
+            .expect("there");
+        let first = Sandbox::new((record, held));
+        first.at.serve(80, "first");
+        assert_ne!(first.address(), second.address());
+        assert!(world.outside.ask(UPLINK, 8080).starts_with("second"));
+        assert!(world.outside.ask(UPLINK, 8081).starts_with("first"));
+    });
+}
+
+#[test]
+fn a_sandbox_that_cannot_be_noted_as_given_up_stays() {
+    on_private_host(|world| async move {
+        world.network("a").await;
+        let web = world
+            .sandbox("web-1", &["a"], &[port(None, 8080, 80)])
+            .await;
+        web.at.serve(80, "web");
+        let folder = world.path().join("state/lib/networks/sandboxes");
+        let folder = folder.display();
+        At::Host.shell(&format!(
+            "mount --bind {folder} {folder}; mount -o remount,bind,ro {folder}"
+        ));
+        let released = world.networks.release_sandbox("web-1");
+        released.await.expect_err("nothing can be written");
+        assert!(world.outside.ask(UPLINK, 8080).starts_with("web"));
+        At::Host.shell(&format!("umount {folder}"));
+        let released = world.networks.release_sandbox("web-1");
+        released.await.expect("given up");
+        assert!(!namespace::exists(&web.record.netns));
     });
 }
 
