@@ -93,9 +93,10 @@ impl Containers {
     }
 
     /// Creates a task. Where somebody was killed who did the same, containerd takes a moment to clean up after it, and may
-    /// leave a shim that never answers.
+    /// leave a shim that never answers, or a folder of which it does not know any more.
     pub(super) async fn create_task(&self, task: &NewTask) -> Result<u32, EngineError> {
-        let deadline = Instant::now() + REMAINS;
+        let begin = Instant::now();
+        let deadline = begin + REMAINS;
         loop {
             let mut has_met_shim = false;
             let creation = self.engine.create_task(task);
@@ -113,7 +114,11 @@ impl Containers {
                     if (has_met_shim || error.meets_remains()) && Instant::now() < deadline =>
                 {
                     tracing::debug!(id = task.id, %error, "an earlier attempt is still there");
-                    tokio::time::sleep(PAUSE).await;
+                    if begin.elapsed() < SLOW
+                        || !self.engine.remove_forgotten_bundle(&task.id, &error)
+                    {
+                        tokio::time::sleep(PAUSE).await;
+                    }
                 }
                 result => return result,
             }

@@ -74,6 +74,16 @@ impl EngineError {
         }
     }
 
+    /// The folder that a new task was to have, where there is one already.
+    pub(super) fn folder_in_the_way(&self) -> Option<&Path> {
+        let Self::Call { message, .. } = self else {
+            return None;
+        };
+        let (_, rest) = message.split_once("mkdir ")?;
+        let (path, _) = rest.split_once(": file exists")?;
+        Some(Path::new(path))
+    }
+
     /// Sorts the outcome of a call on an existing object, `what`, as ``container `x` ``.
     pub(super) fn about(address: &Path, operation: &str, what: &str, status: &Status) -> Self {
         match status.code() {
@@ -202,7 +212,9 @@ mod tests {
             message: message.into(),
             code: Code::Unknown,
         };
-        assert!(failed("failed to start shim: mkdir /run/x/a: file exists").meets_remains());
+        let taken = failed("failed to start shim: mkdir /run/x/a: file exists: unknown");
+        assert!(taken.meets_remains());
+        assert_eq!(taken.folder_in_the_way(), Some(Path::new("/run/x/a")));
         let gone =
             "failed to start shim: start failed: fork/exec /bin/shim: no such file or directory";
         assert!(failed(gone).meets_remains());

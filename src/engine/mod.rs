@@ -2,6 +2,7 @@
 //!
 //! Nothing here knows what a service or a project is.
 
+mod bundle;
 mod connect;
 mod containers;
 mod content;

@@ -1,5 +1,6 @@
 //! What stands between containerd and a container: one process, found by its socket.
 
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use rustix::process::{Pid, PidfdFlags, Signal};
@@ -36,6 +37,11 @@ impl Engine {
         })
     }
 
+    /// Whether a process of the container's shim lives, one that starts a shim or cleans up after it included.
+    pub(super) fn has_shim_process(id: &str) -> bool {
+        shims(id, |_| true).next().is_some()
+    }
+
     /// A killed shim leaves its socket behind; the next one of that id would replace it, but ids are never reused.
     pub(super) async fn remove_stale_shim_socket(&self, id: &str) {
         let socket = self.shim_socket(id);
@@ -64,25 +70,25 @@ pub(super) fn shim_socket(address: &Path, namespace: &str, id: &str) -> PathBuf 
 /// Kills the shims of a container of whose folders below `/proc` `is_meant` is true; whether there was one.
 fn kill_shims(id: &str, is_meant: impl Fn(&Path) -> bool) -> bool {
     let mut killed = false;
-    for entry in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
-        let number = entry.file_name().to_string_lossy().parse().ok();
-        let Some(pid) = number.and_then(Pid::from_raw) else {
-            continue;
-        };
-        // The process that is looked at is the one that is killed.
-        let Ok(process) = rustix::process::pidfd_open(pid, PidfdFlags::empty()) else {
-            continue;
-        };
-        let arguments = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
-        if !is_shim_of(&arguments, id) || !is_meant(&entry.path()) {
-            continue;
-        }
+    for process in shims(id, is_meant) {
         match rustix::process::pidfd_send_signal(&process, Signal::KILL) {
             Ok(()) => killed = true,
             Err(error) => tracing::warn!(id, %error, "cannot kill a shim"),
         }
     }
     killed
+}
+
+/// The shims of a container of whose folders below `/proc` `is_meant` is true.
+fn shims(id: &str, is_meant: impl Fn(&Path) -> bool) -> impl Iterator<Item = OwnedFd> {
+    let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    entries.filter_map(move |entry| {
+        let pid = Pid::from_raw(entry.file_name().to_string_lossy().parse().ok()?)?;
+        // The process that is looked at is the one that is returned.
+        let process = rustix::process::pidfd_open(pid, PidfdFlags::empty()).ok()?;
+        let arguments = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
+        (is_shim_of(&arguments, id) && is_meant(&entry.path())).then_some(process)
+    })
 }
 
 /// Whether a command line, words ended by NUL, is that of a shim of `id`.
