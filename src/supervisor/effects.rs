@@ -17,6 +17,7 @@ use super::protocol::{Failure, Progress, ProgressStatus, Reply, Request, Resourc
 use super::unit::{Attachment, Command, UnitHandle};
 use super::wait::{self, Waited};
 use super::worker::Worker;
+use crate::engine::Engine;
 use crate::image::{Image, Registry};
 use crate::model::{Condition, Project, Service};
 use crate::network::{NetworkError, SandboxSpec};
@@ -27,6 +28,9 @@ use update::Updates;
 
 /// Time after which a lease ends even if nobody ends it; a pull over a slow line must fit in.
 const LEASE: Duration = Duration::from_hours(24);
+
+/// Pause before a lease is ended again that could not be, as containerd was away.
+const LEASE_RETRY: Duration = Duration::from_secs(5);
 
 /// The effects of one request.
 #[derive(Debug)]
@@ -122,16 +126,16 @@ impl RequestEffects {
 
     /// Gives back what was held for the request.
     pub(super) async fn finish(&self) {
-        if let Some(lease) = self.lease.get()
-            && let Err(error) = self
-                .worker
-                .shared
-                .containers
-                .engine
-                .delete_lease(lease)
-                .await
-        {
-            tracing::warn!(%error, lease, "cannot delete a lease");
+        let engine = &self.worker.shared.containers.engine;
+        let Some(lease) = self.lease.get() else {
+            return;
+        };
+        match engine.delete_lease(lease).await {
+            Ok(()) => {}
+            Err(error) if error.is_outage() => {
+                tokio::spawn(end_lease(engine.clone(), lease.clone()));
+            }
+            Err(error) => tracing::warn!(%error, lease, "cannot delete a lease"),
         }
     }
 
@@ -492,6 +496,21 @@ impl RequestEffects {
             } => {
                 let names = (id.as_deref(), service.as_str(), name.as_str());
                 self.run_hook(names, hook, *index, cancel).await
+            }
+        }
+    }
+}
+
+/// Ends a lease as soon as containerd is back: until then what the request has put aside is kept.
+async fn end_lease(engine: Engine, lease: String) {
+    loop {
+        tokio::time::sleep(LEASE_RETRY).await;
+        match engine.delete_lease(&lease).await {
+            Ok(()) => return,
+            Err(error) if error.is_outage() => {}
+            Err(error) => {
+                tracing::warn!(%error, lease, "cannot delete a lease");
+                return;
             }
         }
     }
