@@ -2,7 +2,7 @@
 
 mod tty;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::time::Instant;
 
 use serde_json::json;
@@ -122,6 +122,8 @@ pub(crate) struct Renderer {
     list: Option<TaskList>,
     /// Of layers that were told of.
     phases: HashMap<String, LayerPhase>,
+    /// Ids of what was last told to have failed.
+    failed: HashSet<String>,
 }
 
 impl Renderer {
@@ -132,6 +134,7 @@ impl Renderer {
         Self {
             list,
             phases: HashMap::new(),
+            failed: HashSet::new(),
         }
     }
 
@@ -181,7 +184,7 @@ impl Renderer {
         self.event(ui, Event::from(progress));
     }
 
-    /// Marks the resources that failed; the error itself is reported elsewhere.
+    /// Marks the resources that failed and are not marked yet; the error itself is reported elsewhere.
     pub(crate) fn failed(&mut self, ui: &mut Ui, failures: &[Failure]) {
         for failure in failures {
             let Some((kind, name)) = failure.resource.split_once(' ') else {
@@ -191,8 +194,12 @@ impl Renderer {
             if let Some(first) = kind.get_mut(..1) {
                 first.make_ascii_uppercase();
             }
+            let id = format!("{kind} {name}");
+            if self.failed.contains(&id) {
+                continue;
+            }
             let event = Event {
-                id: format!("{kind} {name}"),
+                id,
                 status: "Error".into(),
                 detail: String::new(),
                 phase: Phase::Error,
@@ -203,6 +210,11 @@ impl Renderer {
     }
 
     fn event(&mut self, ui: &mut Ui, event: Event) {
+        if event.phase == Phase::Error {
+            self.failed.insert(event.id.clone());
+        } else {
+            self.failed.remove(&event.id);
+        }
         if let Some(list) = &mut self.list {
             list.update(event, Instant::now());
             return;
