@@ -1,11 +1,16 @@
 //! What is remembered of a container between processes: `containers/<id>/state.json`.
 
+use std::fmt;
+
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::{
     Process, StateError, StateRoot, Versioned, encode, read_json, write_atomic, write_durable,
 };
+
+/// Exit code of a process that SIGKILL ended.
+const KILLED: u32 = 128 + 9;
 
 /// What the user wants of a container.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -56,6 +61,17 @@ pub struct Exit {
     pub out_of_memory: bool,
     /// No exit was seen (a reboot, a killed shim); the code is then 137.
     pub lost: bool,
+}
+
+impl fmt::Display for Exit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "exited ({})", self.code)?;
+        // What the kernel kills in a container need not be what it ends with.
+        if self.out_of_memory && self.code == KILLED {
+            f.write_str(", out of memory")?;
+        }
+        Ok(())
+    }
 }
 
 /// The whole record.

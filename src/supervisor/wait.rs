@@ -44,15 +44,14 @@ pub(super) fn judge(status: &UnitStatus, condition: Condition, settled: bool) ->
     match condition {
         Condition::ServiceCompletedSuccessfully => ended.map(|exit| match exit.code {
             0 => Waited::Met(ProgressStatus::Exited),
-            code => Waited::Never(format!("exited ({code})")),
+            _ => Waited::Never(exit.to_string()),
         }),
-        Condition::ServiceStarted | Condition::ServiceHealthy if ended.is_some() => {
-            let code = ended.map_or(0, |exit| exit.code);
+        Condition::ServiceStarted | Condition::ServiceHealthy if let Some(exit) = ended => {
             let started = condition == Condition::ServiceStarted && !settled;
-            Some(if started || (code == 0 && settled) {
+            Some(if started || (exit.code == 0 && settled) {
                 Waited::Met(ProgressStatus::Exited)
             } else {
-                Waited::Never(format!("exited ({code})"))
+                Waited::Never(exit.to_string())
             })
         }
         Condition::ServiceStarted => status
@@ -83,7 +82,7 @@ fn keeps_failing(status: &UnitStatus, condition: Condition, before: u64) -> Opti
     let is_over = status.restarting && runs >= limit;
     let reason = match (&status.error, &status.exit) {
         (Some(error), _) => error.clone(),
-        (None, Some(exit)) => format!("exited ({})", exit.code),
+        (None, Some(exit)) => exit.to_string(),
         (None, None) => "exited".into(),
     };
     is_over.then(|| Waited::Never(format!("keeps restarting: {reason}, {runs} times in a row")))
@@ -216,6 +215,19 @@ mod tests {
             judge(&exited(3), condition, false),
             Some(Waited::Never(_))
         ));
+    }
+
+    #[test]
+    fn a_kill_for_want_of_memory_is_told() {
+        let condition = Condition::ServiceCompletedSuccessfully;
+        let never = |code| {
+            let mut status = exited(code);
+            status.exit.as_mut().unwrap().out_of_memory = true;
+            judge(&status, condition, false)
+        };
+        let told = |text: &str| Some(Waited::Never(text.into()));
+        assert_eq!(never(137), told("exited (137), out of memory"));
+        assert_eq!(never(3), told("exited (3)"));
     }
 
     #[test]
