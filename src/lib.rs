@@ -12,6 +12,7 @@ pub mod load;
 pub mod log;
 pub mod model;
 pub mod network;
+mod random;
 pub mod reconcile;
 pub mod stack;
 pub mod state;

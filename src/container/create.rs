@@ -13,30 +13,19 @@ use super::{
 use crate::engine::spec::{
     self, ContainerSpec, Host, Namespace, Namespaces, SharedMemory, SpecMount, user,
 };
-use crate::engine::{ContainerRecord, RootMount, hex};
+use crate::engine::{ContainerRecord, RootMount};
 use crate::failpoint::boundary;
 use crate::model::Service;
+use crate::random::random_hex;
 use crate::state::{StateRoot, create_private_dir};
 
 /// Docker's default.
 const SHARED_MEMORY: u64 = 64 << 20;
 
-/// 64 random hex digits.
-pub(super) fn random_id() -> Result<String, ContainerError> {
-    let mut bytes = [0_u8; 32];
-    let mut filled = 0;
-    while filled < bytes.len() {
-        filled +=
-            rustix::rand::getrandom(&mut bytes[filled..], rustix::rand::GetRandomFlags::empty())
-                .map_err(|error| ContainerError::io("get random numbers")(error.into()))?;
-    }
-    Ok(hex(&bytes))
-}
-
 impl Containers {
     /// Makes snapshot, volumes, files and record, and returns the id (64 hex digits). All or nothing.
     pub async fn create(&self, creation: &Creation<'_>) -> Result<String, ContainerError> {
-        let id = random_id()?;
+        let id = random_hex(32);
         let mut planned = Planned::default();
         match self.make(creation, &id, &mut planned).await {
             Ok(()) => Ok(id),
@@ -521,17 +510,4 @@ pub(super) fn image_snapshots<'a>(
 fn shared_memory_size(service: &Service) -> u64 {
     let size = service.shm_size.and_then(|size| u64::try_from(size).ok());
     size.filter(|size| *size > 0).unwrap_or(SHARED_MEMORY)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_id_has_64_hex_digits_and_differs() {
-        let id = random_id().unwrap();
-        assert_eq!(id.len(), 64);
-        assert!(id.bytes().all(|byte| byte.is_ascii_hexdigit()));
-        assert_ne!(id, random_id().unwrap());
-    }
 }

@@ -4,10 +4,11 @@ use std::io::Write as _;
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::PathBuf;
 
+use data_encoding::HEXLOWER;
 use sha2::{Digest as _, Sha256};
 
 use super::ContainerError;
-use crate::engine::hex;
+use crate::random::random_hex;
 use crate::state::{StateRoot, create_private_dir};
 
 /// Compiled from `src/init/main.rs` by `build.rs`.
@@ -16,7 +17,7 @@ const BINARY: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/docker-init"));
 /// The binary's path; its name carries its content's digest, so that a newer version never changes a running container.
 pub(super) fn path(state: &StateRoot) -> Result<PathBuf, ContainerError> {
     let folder = state.data().join("bin");
-    let name = hex(&Sha256::digest(BINARY)[..8]);
+    let name = HEXLOWER.encode(&Sha256::digest(BINARY)[..8]);
     let path = folder.join(format!("init-{name}"));
     let complete = std::fs::metadata(&path).is_ok_and(|found| {
         found.len() == BINARY.len() as u64 && found.permissions().mode() & 0o111 == 0o111
@@ -25,7 +26,7 @@ pub(super) fn path(state: &StateRoot) -> Result<PathBuf, ContainerError> {
         return Ok(path);
     }
     create_private_dir(&folder)?;
-    let temporary = folder.join(format!("init-{name}.{}.new", super::create::random_id()?));
+    let temporary = folder.join(format!("init-{name}.{}.new", random_hex(8)));
     let write = || {
         let mut options = std::fs::OpenOptions::new();
         let mut file = options

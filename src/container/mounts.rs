@@ -15,6 +15,7 @@ use super::{ContainerError, Creation, Desired, VolumeRecord, label, volume};
 use crate::engine::ContainerRecord;
 use crate::engine::spec::{Host, SpecMount, bind_options};
 use crate::model::{Mount, MountKind, Volume};
+use crate::random::random_hex;
 use crate::state::StateRoot;
 
 pub(super) use self::tmpfs::{make_tmpfs_point, tmpfs_points};
@@ -177,7 +178,7 @@ impl Mounts<'_> {
             inherited.or_else(|| self.creation.desired.anonymous_volumes.get(&key).cloned());
         let (name, known) = match wanted {
             Some(name) => (name, true),
-            None => (super::create::random_id()?, false),
+            None => (random_hex(32), false),
         };
         let record = if let Some(record) = volume::find(self.state, &name)? {
             record

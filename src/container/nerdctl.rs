@@ -7,11 +7,12 @@ use std::io;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 
+use data_encoding::HEXLOWER;
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
 
 use super::provision::Names;
-use crate::engine::{EngineOptions, hex};
+use crate::engine::EngineOptions;
 use crate::network::{Endpoint, PublishedPort};
 use crate::state::{StateError, StateRoot, create_private_dir, write_atomic};
 
@@ -31,7 +32,7 @@ impl Nerdctl {
         let socket = std::fs::canonicalize(address).unwrap_or_else(|_| address.clone());
         let digest = Sha256::digest(socket.to_string_lossy().as_bytes());
         Self {
-            data: Path::new(DATA).join(hex(&digest[..4])),
+            data: Path::new(DATA).join(HEXLOWER.encode(&digest[..4])),
             namespace: engine.namespace.clone(),
         }
     }

@@ -2,12 +2,11 @@
 
 use std::path::Path;
 
-use base64::Engine as _;
+use data_encoding::{BASE64, HEXLOWER};
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
 use super::ContainerError;
-use crate::engine::hex;
 use crate::engine::spec::filter;
 use crate::model::{Project, Service};
 use crate::state::{StateRoot, create_private_dir, write_atomic};
@@ -66,7 +65,7 @@ pub(super) fn compile_filter(state: &StateRoot, binary: &str, spec: &mut Value) 
     let Some(program) = compiled(state, profile) else {
         return;
     };
-    let program = base64::engine::general_purpose::STANDARD.encode(program);
+    let program = BASE64.encode(&program);
     if let Some(linux) = spec["linux"].as_object_mut() {
         linux.remove("seccomp");
     }
@@ -78,7 +77,7 @@ fn compiled(state: &StateRoot, profile: &Value) -> Option<Vec<u8>> {
     let compiler = filter::compiler()?;
     let key = Sha256::digest(format!("{compiler}\n{profile}"));
     let folder = state.run().join("seccomp");
-    let path = folder.join(hex(&key));
+    let path = folder.join(HEXLOWER.encode(&key));
     match std::fs::read(&path) {
         Ok(program) if !program.is_empty() => return Some(program),
         _ => {}

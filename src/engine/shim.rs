@@ -3,6 +3,7 @@
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
+use data_encoding::HEXLOWER;
 use rustix::process::{Pid, PidfdFlags, Signal};
 use sha2::{Digest as _, Sha256};
 use tokio::net::UnixStream;
@@ -64,7 +65,7 @@ impl Engine {
 pub(super) fn shim_socket(address: &Path, namespace: &str, id: &str) -> PathBuf {
     let key = address.join(namespace).join(id);
     let digest = Sha256::digest(key.as_os_str().as_encoded_bytes());
-    PathBuf::from(format!("/run/containerd/s/{}", super::hex(&digest)))
+    PathBuf::from(format!("/run/containerd/s/{}", HEXLOWER.encode(&digest)))
 }
 
 /// Kills the shims of a container of whose folders below `/proc` `is_meant` is true; whether there was one.

@@ -7,13 +7,14 @@ use std::os::unix::fs::FileExt as _;
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
+use data_encoding::HEXLOWER;
 use rustix::fs::{Mode, OFlags};
 use sha2::{Digest as _, Sha256};
 use tar::EntryType;
 use thiserror::Error;
 
 use super::config::{DOCUMENT_LIMIT, digest_hex};
-use crate::engine::{ContentSource, EngineError, hex};
+use crate::engine::{ContentSource, EngineError};
 
 const GZIP_MAGIC: [u8; 2] = [0x1f, 0x8b];
 /// More files than any image has.
@@ -141,7 +142,10 @@ impl Archive {
             hasher.update(&*part);
             done += length as u64;
         }
-        Ok((format!("sha256:{}", hex(&hasher.finalize())), compressed))
+        Ok((
+            format!("sha256:{}", HEXLOWER.encode(&hasher.finalize())),
+            compressed,
+        ))
     }
 
     pub(super) fn source(&self, entry: Entry) -> ContentSource {

@@ -3,13 +3,14 @@
 
 use std::collections::BTreeMap;
 
+use data_encoding::HEXLOWER;
 use indexmap::IndexMap;
 use serde::{Deserialize, Deserializer, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use super::ImageConfig;
 use super::platform::Platform;
-use crate::engine::{Descriptor, hex};
+use crate::engine::Descriptor;
 use crate::model;
 
 /// Largest document that we read.
@@ -191,7 +192,7 @@ pub(super) fn chain_ids(diff_ids: &[String]) -> Vec<String> {
 }
 
 pub(super) fn digest_of(bytes: &[u8]) -> String {
-    format!("sha256:{}", hex(&Sha256::digest(bytes)))
+    format!("sha256:{}", HEXLOWER.encode(&Sha256::digest(bytes)))
 }
 
 /// The digits of a digest that is safe to use as the name of a file.

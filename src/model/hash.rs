@@ -1,7 +1,6 @@
 //! What a service looked like when its container was made, as one short text.
 
-use std::fmt::Write as _;
-
+use data_encoding::HEXLOWER;
 use sha2::{Digest as _, Sha256};
 
 use super::Service;
@@ -21,14 +20,7 @@ pub fn config_hash(service: &Service) -> String {
     // Through a value, so that keys have one order whatever that of the file was.
     let mut value = serde_json::to_value(&hashed).unwrap_or_default();
     sort_keys(&mut value);
-    let digest = Sha256::digest(value.to_string());
-    digest
-        .iter()
-        .fold(String::with_capacity(64), |mut text, byte| {
-            // Writing to a string cannot fail.
-            let _ = write!(text, "{byte:02x}");
-            text
-        })
+    HEXLOWER.encode(&Sha256::digest(value.to_string()))
 }
 
 fn sort_keys(value: &mut serde_json::Value) {

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use data_encoding::BASE64;
 use serde_json::{Map, Value, json};
 
 use super::conflist::Conflist;
@@ -120,7 +121,7 @@ impl Attached {
         json!({
             "kind": "cniCacheV1",
             "containerId": self.container,
-            "config": base64::encode(&self.list.render()),
+            "config": BASE64.encode(&self.list.render()),
             "ifName": self.interface,
             "networkName": self.list.name,
             "netns": namespace,
@@ -139,7 +140,7 @@ impl Attached {
             return None;
         }
         Some(Self {
-            list: Conflist::parse(&base64::decode(text("config")?)?)?,
+            list: Conflist::parse(&BASE64.decode(text("config")?.as_bytes()).ok()?)?,
             container: text("containerId")?.into(),
             interface: text("ifName")?.into(),
             arguments: json
@@ -310,72 +311,6 @@ pub(super) fn cached(cache: &Path, prefix: &str) -> Vec<(String, String, String)
         .filter(|attached| attached.container.starts_with(prefix))
         .map(|attached| (attached.list.name, attached.container, attached.interface))
         .collect()
-}
-
-/// The standard alphabet with padding, which Go's JSON uses for bytes.
-mod base64 {
-    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-
-    pub(super) fn encode(bytes: &[u8]) -> String {
-        let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);
-        for chunk in bytes.chunks(3) {
-            let byte = |index| u32::from(chunk.get(index).copied().unwrap_or_default());
-            let group = byte(0) << 16 | byte(1) << 8 | byte(2);
-            for position in 0..4 {
-                let index = (group >> (18 - 6 * position)) & 63;
-                text.push(if position <= chunk.len() {
-                    char::from(ALPHABET[index as usize])
-                } else {
-                    '='
-                });
-            }
-        }
-        text
-    }
-
-    pub(super) fn decode(text: &str) -> Option<Vec<u8>> {
-        let text = text.trim_end_matches('=').as_bytes();
-        let mut bytes = Vec::with_capacity(text.len() * 3 / 4);
-        for chunk in text.chunks(4) {
-            let mut group = 0_u32;
-            for position in 0..4 {
-                let value = match chunk.get(position) {
-                    Some(letter) => ALPHABET.iter().position(|other| other == letter)?,
-                    None => 0,
-                };
-                group = group << 6 | u32::try_from(value).ok()?;
-            }
-            let [_, first, second, third] = group.to_be_bytes();
-            bytes.extend_from_slice(&[first, second, third][..(chunk.len() * 3 / 4).min(3)]);
-        }
-        Some(bytes)
-    }
-
-    #[cfg(test)]
-    mod tests {
-        use proptest::prelude::*;
-
-        use super::*;
-
-        #[test]
-        fn known_texts_are_encoded() {
-            for (plain, encoded) in [("", ""), ("f", "Zg=="), ("fo", "Zm8="), ("foo", "Zm9v")] {
-                assert_eq!(encode(plain.as_bytes()), encoded);
-            }
-        }
-
-        proptest! {
-            #[test]
-            fn bytes_survive(bytes in proptest::collection::vec(any::<u8>(), 0..100)) {
-                prop_assert_eq!(decode(&encode(&bytes)), Some(bytes));
-            }
-
-            #[test]
-            fn no_text_makes_the_decoder_panic(text in ".{0,50}") {
-                drop(decode(&text));
-            }
-        }
-    }
 }
 
 #[cfg(test)]

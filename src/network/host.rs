@@ -4,18 +4,18 @@ use std::io;
 
 use ipnet::IpNet;
 use jiff::Timestamp;
-use rustix::rand::{GetRandomFlags, getrandom};
 
 use super::address::Addresses;
 use super::batch::Batch;
 use super::bridge::{self, Bridges};
-use super::error::{invalid, io_failed, netlink_failed};
+use super::error::{invalid, netlink_failed};
 use super::firewall::{Change, Firewall};
-use super::layout::{Layout, bridge_name, hex};
+use super::layout::{Layout, bridge_name};
 use super::netlink::Socket;
 use super::subnet::{self, Occupied, Pool};
 use super::teardown::{Failure, Teardown};
 use super::{NetworkError, NetworkRecord, NetworkSpec, cni, conflist, options, record};
+use crate::random::random_hex;
 use crate::state::StateRoot;
 
 /// The networks of one state root, with what this process remembers of the kernel.
@@ -68,7 +68,7 @@ impl Host {
             return Ok(record);
         }
         let mut record = NetworkRecord {
-            id: random_id()?,
+            id: random_hex(32),
             spec: spec.clone(),
             bridge: String::new(),
             subnets: Vec::new(),
@@ -180,14 +180,6 @@ impl Host {
         outcome = outcome.and(conflist).and(folder).and(record).and(rules);
         outcome
     }
-}
-
-fn random_id() -> Result<String, NetworkError> {
-    let mut bytes = [0_u8; 32];
-    getrandom(&mut bytes, GetRandomFlags::empty())
-        .map_err(io::Error::from)
-        .map_err(io_failed("get random bytes"))?;
-    Ok(hex(&bytes))
 }
 
 /// Subnets of the host's interfaces, and with `routes` the destinations of its routes.

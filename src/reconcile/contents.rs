@@ -1,11 +1,11 @@
 //! Digests of the content of configs and secrets: the one thing that planning needs from the disk.
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 use std::fs::File;
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
+use data_encoding::HEXLOWER;
 use sha2::{Digest as _, Sha256};
 use thiserror::Error;
 
@@ -82,7 +82,7 @@ impl Source<'_> {
         } else {
             self.content
                 .or(variable.map(String::as_str))
-                .map(|text| hex(&Sha256::digest(text)))
+                .map(|text| HEXLOWER.encode(&Sha256::digest(text)))
         };
         digests.extend(digest.map(|digest| (resource, digest)));
         Ok(())
@@ -107,20 +107,10 @@ fn file_digest(path: &Path) -> io::Result<Option<String>> {
     loop {
         let count = file.read(&mut buffer)?;
         if count == 0 {
-            return Ok(Some(hex(&digest.finalize())));
+            return Ok(Some(HEXLOWER.encode(&digest.finalize())));
         }
         digest.update(&buffer[..count]);
     }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes
-        .iter()
-        .fold(String::with_capacity(64), |mut text, byte| {
-            // Writing to a string cannot fail.
-            let _ = write!(text, "{byte:02x}");
-            text
-        })
 }
 
 #[cfg(test)]

@@ -85,7 +85,7 @@ impl Stack {
         if orders.is_empty() {
             return Ok(PullOutcome::default());
         }
-        let lease = format!("compose-{}-{}", self.name(), crate::sys::random_hex(8));
+        let lease = format!("compose-{}-{}", self.name(), crate::random::random_hex(8));
         let labels = BTreeMap::from([(PULL_LABEL.to_owned(), self.name().to_owned())]);
         containers
             .engine

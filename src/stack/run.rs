@@ -55,7 +55,7 @@ impl Stack {
     pub fn run_request(&self, run: &RunRequest) -> Result<Request, StackError> {
         let mut project = Box::new(self.required_project()?.clone());
         change(&mut project, run);
-        let slug = crate::sys::random_hex(32);
+        let slug = crate::random::random_hex(32);
         let name = run
             .name
             .clone()

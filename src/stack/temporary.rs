@@ -164,7 +164,7 @@ impl TemporaryStackBuilder {
     pub async fn up(self) -> Result<TemporaryStack, TemporaryStackError> {
         let program = self.program.or_else(find_program);
         let program = program.ok_or(TemporaryStackError::NoProgram)?;
-        let name = format!("{}-{}", self.prefix, crate::sys::random_hex(6));
+        let name = format!("{}-{}", self.prefix, crate::random::random_hex(6));
         let load = LoadOptions {
             project_name: Some(name.clone()),
             ..self.load

@@ -176,7 +176,7 @@ impl RequestEffects {
         let engine = &self.worker.shared.containers.engine;
         let project = &self.worker.shared.project;
         let make = || async {
-            let id = format!("compose-{project}-{}", crate::sys::random_hex(8));
+            let id = format!("compose-{project}-{}", crate::random::random_hex(8));
             let labels =
                 BTreeMap::from([(crate::container::label::PROJECT.into(), project.clone())]);
             engine.create_lease(&id, &labels, LEASE).await.map(|()| id)

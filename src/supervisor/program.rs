@@ -40,7 +40,7 @@ pub(super) fn install(state: &StateRoot, original: &Path) -> Result<PathBuf, Lau
     let name = format!("{:016x}", u64::from_be_bytes(name));
     let path = folder.join(format!("compose-{name}"));
     if !path.exists() {
-        let own = crate::sys::random_hex(8);
+        let own = crate::random::random_hex(8);
         let temporary = folder.join(format!(".compose-{name}.{own}"));
         let mut copy = OpenOptions::new()
             .write(true)

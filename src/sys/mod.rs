@@ -8,9 +8,7 @@
 pub(crate) mod descriptors;
 mod detach;
 pub(crate) mod namespace;
-mod random;
 pub(crate) mod seccomp;
 
 pub(crate) use detach::detach;
 pub(crate) use namespace::unshare_mounts;
-pub(crate) use random::random_hex;

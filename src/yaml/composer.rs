@@ -3,6 +3,8 @@
 
 use std::collections::HashMap;
 
+use data_encoding::BASE64_NOPAD;
+
 use super::events::{Event, Events, SyntaxError, Tag};
 use super::node::{Entry, FileId, Mapping, Node, Span, Value};
 use super::scalar;
@@ -513,27 +515,12 @@ fn end_in(child: &Node, start: Span) -> u32 {
 
 /// Standard base64, white space ignored; only text makes sense in a Compose file.
 fn decode_base64(text: &str) -> Option<String> {
-    let mut bytes = Vec::with_capacity(text.len() / 4 * 3);
-    let mut buffer = 0u32;
-    let mut bits = 0;
-    for byte in text.bytes().filter(|byte| !byte.is_ascii_whitespace()) {
-        let digit = match byte {
-            b'A'..=b'Z' => byte - b'A',
-            b'a'..=b'z' => byte - b'a' + 26,
-            b'0'..=b'9' => byte - b'0' + 52,
-            b'+' => 62,
-            b'/' => 63,
-            b'=' => break,
-            _ => return None,
-        };
-        buffer = buffer << 6 | u32::from(digit);
-        bits += 6;
-        if bits >= 8 {
-            bits -= 8;
-            bytes.push((buffer >> bits & 0xff) as u8);
-        }
-    }
-    String::from_utf8(bytes).ok()
+    let digits: Vec<u8> = text
+        .trim_end_matches(|character: char| character == '=' || character.is_ascii_whitespace())
+        .bytes()
+        .filter(|byte| !byte.is_ascii_whitespace())
+        .collect();
+    String::from_utf8(BASE64_NOPAD.decode(&digits).ok()?).ok()
 }
 
 #[cfg(test)]

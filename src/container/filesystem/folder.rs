@@ -15,7 +15,7 @@ use rustix::io::Errno;
 
 use super::{by_descriptor, open_regular};
 use crate::container::copy::open_folder;
-use crate::sys::random_hex;
+use crate::random::random_hex;
 
 /// Bytes that are copied at a time; a block of zeros of this size becomes a hole.
 const BLOCK: usize = 64 << 10;

@@ -5,6 +5,7 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use data_encoding::HEXLOWER;
 use rustix::fs::{CWD, FileType, Mode};
 use rustix::process::{Pid, PidfdFlags, Signal};
 use serde_json::{Value, json};
@@ -12,7 +13,7 @@ use tempfile::TempDir;
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::unix::pipe;
 
-use crate::engine::{Engine, EngineOptions, hex, locate, private_address, stop_private};
+use crate::engine::{Engine, EngineOptions, locate, private_address, stop_private};
 use crate::image::Images;
 use crate::state::StateRoot;
 
@@ -377,7 +378,7 @@ impl Archive {
 
 fn digest(bytes: &[u8]) -> String {
     use sha2::Digest as _;
-    format!("sha256:{}", hex(&sha2::Sha256::digest(bytes)))
+    format!("sha256:{}", HEXLOWER.encode(&sha2::Sha256::digest(bytes)))
 }
 
 fn add(tar: &mut tar::Builder<Vec<u8>>, name: &str, mode: u32, content: &[u8]) {
