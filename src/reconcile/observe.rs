@@ -68,6 +68,22 @@ pub struct Observed {
     pub other_users: BTreeMap<String, Vec<String>>,
 }
 
+impl Observed {
+    /// Whether there is a container that runs in its own sandbox and is recorded as if its peers were not to find it.
+    pub fn has_hidden(&self) -> bool {
+        let running = self
+            .containers
+            .iter()
+            .filter(|container| container.status == Status::Running);
+        let mut homes =
+            running.filter_map(|container| container.desired.as_ref()?.sandbox.as_ref());
+        homes.any(|home| {
+            let mut sandboxes = self.sandboxes.iter();
+            sandboxes.any(|sandbox| sandbox.spec.id == *home && !sandbox.active)
+        })
+    }
+}
+
 /// The world could not be read.
 #[derive(Debug, Error)]
 pub enum ObserveError {

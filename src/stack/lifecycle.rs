@@ -116,11 +116,13 @@ impl Stack {
             }
             (None, _) => false,
         };
-        // Rules that somebody has wiped are no part of a plan; the supervisor writes them again.
+        // What is no part of a plan, and the supervisor puts right all the same: rules that somebody has wiped, and records
+        // for which there was no room.
         let is_touched = idle && matches!(request, Request::Up { .. }) && {
             let networks = &self.containers().await?.networks;
             let is_networked = !observed.sandboxes.is_empty();
-            is_networked && !networks.firewall_seems_whole().await.unwrap_or(true)
+            observed.has_hidden()
+                || is_networked && !networks.firewall_seems_whole().await.unwrap_or(true)
         };
         if is_touched || !idle {
             self.request(request, on_reply).await?;

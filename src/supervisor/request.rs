@@ -432,6 +432,7 @@ async fn execute(
     }
     if matches!(request, Request::Up { .. }) {
         worker.mend_firewall().await;
+        worker.show_hidden().await;
     }
     for change in plan.changes.iter().filter(|change| !change.is_none()) {
         worker.shared.note(&planned_change(change));

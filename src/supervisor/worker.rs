@@ -347,4 +347,26 @@ impl Worker {
         } = containers;
         observe(engine, networks, containers, state, &self.shared.project).await
     }
+
+    /// Has peers find the containers that run and are recorded as if they did not: there was no room for the record.
+    pub(super) async fn show_hidden(&self) {
+        let sandboxes = self.shared.containers.networks.sandboxes();
+        let hidden: Vec<String> = sandboxes
+            .into_iter()
+            .flatten()
+            .filter(|sandbox| !sandbox.active)
+            .map(|sandbox| sandbox.spec.id)
+            .collect();
+        for unit in self.units() {
+            let runs = unit.status.borrow().running;
+            if runs
+                && unit
+                    .sandbox
+                    .as_ref()
+                    .is_some_and(|sandbox| hidden.contains(sandbox))
+            {
+                unit.ask(|reply| Command::Settle { reply }).await.ok();
+            }
+        }
+    }
 }

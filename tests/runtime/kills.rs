@@ -227,3 +227,32 @@ fn a_killed_shim_is_in_the_way_of_no_stop_and_of_no_start() {
         let _down = project.compose("down").success();
     });
 }
+
+#[test]
+fn a_container_whose_record_hides_it_is_found_after_an_up() {
+    World::run(|world| {
+        world.import_image("default");
+        let project = world.project(
+            "hidden",
+            "services: {web: {image: demo, command: sleep infinity, stop_grace_period: 0s}}",
+        );
+        let _up = project.compose("up -d").success();
+        // As a full disk leaves it, on which it could not be noted that the container runs again.
+        let record = "lib/networks/sandboxes/hidden-web-1.json";
+        let record = world.inside(&world.state_root().join(record));
+        let text = std::fs::read_to_string(&record).unwrap();
+        let hidden = text.replace("\"active\":true", "\"active\":false");
+        assert_ne!(text, hidden);
+        std::fs::write(&record, hidden).unwrap();
+        let finds = || {
+            project
+                .compose("exec -T web nslookup -type=a web")
+                .status
+                .success()
+        };
+        assert!(!finds());
+        let _up = project.compose("up -d").success();
+        assert!(finds());
+        let _down = project.compose("down").success();
+    });
+}

@@ -87,7 +87,7 @@ pub(super) enum Command {
         attended: bool,
         reply: oneshot::Sender<Result<(), ContainerError>>,
     },
-    /// Answered when it knows what its container does and all before it is done.
+    /// Answered when it knows what its container does, all before it is done, and that is written.
     Settle {
         reply: oneshot::Sender<Result<(), ContainerError>>,
     },
@@ -235,6 +235,8 @@ struct Unit {
     forward: Option<Forward>,
     taps: Taps,
     out_of_memory: bool,
+    /// When to write again what could not be, as on a full disk.
+    write_again: Option<Instant>,
 }
 
 /// Something happened to a unit.
@@ -244,6 +246,7 @@ enum Happening {
     BackOffOver,
     ProbeDue,
     ProbeDone(Result<Probe, ContainerError>),
+    WriteDue,
 }
 
 /// Sandbox of this project that a container made from `desired` runs in: its own, or that of the slot that it joins.
@@ -296,6 +299,7 @@ pub(super) fn spawn(
         forward: None,
         taps,
         out_of_memory: false,
+        write_again: None,
     };
     unit.publish();
     let (shared, name) = (Arc::clone(&unit.shared), handle.name.clone());
@@ -333,6 +337,7 @@ impl Unit {
                 Happening::BackOffOver => self.restart().await,
                 Happening::ProbeDue => self.begin_probe(),
                 Happening::ProbeDone(result) => self.take_probe(result),
+                Happening::WriteDue => self.write_again(),
             }
             self.publish();
         }
@@ -355,6 +360,13 @@ impl Unit {
             tokio::time::sleep_until(until).await;
         };
         let backing_off = matches!(self.phase, Phase::BackingOff { .. });
+        let write_again = self.write_again;
+        let write = async {
+            match write_again {
+                Some(due) => tokio::time::sleep_until(due).await,
+                None => std::future::pending().await,
+            }
+        };
         let (wait, probe) = match &mut self.phase {
             Phase::Running(run) => (Some(&mut run.wait), run.probe.as_mut()),
             _ => (None, None),
@@ -375,6 +387,8 @@ impl Unit {
             }),
             // Cancel-safe: the deadline is kept in the phase.
             () = timer => if backing_off { Happening::BackOffOver } else { Happening::ProbeDue },
+            // Cancel-safe: so is this one.
+            () = write => Happening::WriteDue,
         }
     }
 
@@ -415,6 +429,7 @@ impl Unit {
                 reply.send(Ok(())).ok();
             }
             Command::Settle { reply } => {
+                self.write_again();
                 reply.send(Ok(())).ok();
             }
             Command::Update { desired } => {
@@ -473,15 +488,30 @@ impl Unit {
             .record(&self.record.id, &self.desired, event, now);
     }
 
-    fn save(&self) {
-        if let Err(error) = self.state.save(&self.shared.state, &self.record.id) {
-            tracing::error!(%error, container = self.desired.name, "cannot save its state");
+    fn save(&mut self) {
+        let saved = self.state.save(&self.shared.state, &self.record.id);
+        self.written("cannot save its state", saved);
+    }
+
+    fn save_durable(&mut self) {
+        let saved = self.state.save_durable(&self.shared.state, &self.record.id);
+        self.written("cannot save its state", saved);
+    }
+
+    /// Sees to it that what could not be written is, once there is room.
+    fn written<E: std::error::Error>(&mut self, failure: &str, result: Result<(), E>) {
+        if let Err(error) = result {
+            tracing::error!(%error, container = self.desired.name, "{failure}");
+            self.write_again = Some(Instant::now() + RETRY);
         }
     }
 
-    fn save_durable(&self) {
-        if let Err(error) = self.state.save_durable(&self.shared.state, &self.record.id) {
-            tracing::error!(%error, container = self.desired.name, "cannot save its state");
+    fn write_again(&mut self) {
+        self.write_again = None;
+        self.save_durable();
+        // That it does not run any more is for its successor in the sandbox to say.
+        if matches!(self.phase, Phase::Running(_)) {
+            self.set_active(true);
         }
     }
 }

@@ -468,11 +468,11 @@ impl Unit {
         Ok(())
     }
 
-    pub(super) fn set_active(&self, active: bool) {
-        if let Some(sandbox) = &self.desired.sandbox
-            && let Err(error) = self.shared.containers.networks.set_active(sandbox, active)
-        {
-            tracing::warn!(%error, sandbox, active, "cannot change whether peers find it");
+    pub(super) fn set_active(&mut self, active: bool) {
+        if let Some(sandbox) = &self.desired.sandbox {
+            let networks = &self.shared.containers.networks;
+            let set = networks.set_active(sandbox, active);
+            self.written("cannot change whether peers find it", set);
         }
     }
 
