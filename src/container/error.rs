@@ -99,6 +99,7 @@ impl ContainerError {
     pub fn hints(&self) -> Vec<String> {
         match self {
             Self::Engine(error) => error.hints(),
+            Self::Network(error) => error.hints(),
             Self::MissingSource { .. } => {
                 vec!["`create_host_path: true` makes a missing folder".into()]
             }

@@ -187,7 +187,7 @@ pub struct ExecOptions {
 }
 
 /// Runs `work`, which may take long, beside the runtime's own threads.
-async fn blocking<T: Send + 'static>(
+pub(crate) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, ContainerError> + Send + 'static,
 ) -> Result<T, ContainerError> {
     match tokio::task::spawn_blocking(work).await {

@@ -7,10 +7,10 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::container::{
-    ContainerError, Containers, DESIRED_EXTENSION, Desired, VolumeRecord, label,
+    ContainerError, Containers, DESIRED_EXTENSION, Desired, VolumeRecord, blocking, label,
 };
 use crate::engine::{ContainerRecord, Engine, EngineError, TaskRecord, TaskStatus};
-use crate::network::{NetworkError, NetworkRecord, Networks, SandboxRecord};
+use crate::network::{NetworkRecord, SandboxRecord};
 use crate::state::{ContainerState, StateError, StateRoot, Wanted};
 
 /// Exit code of a run whose end nobody saw.
@@ -90,30 +90,27 @@ pub enum ObserveError {
     #[error(transparent)]
     Engine(#[from] EngineError),
     #[error(transparent)]
-    Network(#[from] NetworkError),
-    #[error(transparent)]
     Container(#[from] ContainerError),
     #[error(transparent)]
     State(#[from] StateError),
 }
 
 /// Reads everything of `project` afresh: containerd's records, files, and the kernel.
-pub async fn observe(
-    engine: &Engine,
-    networks: &Networks,
-    containers: &Containers,
-    state: &StateRoot,
-    project: &str,
-) -> Result<Observed, ObserveError> {
+pub async fn observe(containers: &Containers, project: &str) -> Result<Observed, ObserveError> {
     let filter = format!("labels.{:?}=={project:?}", label::PROJECT);
-    let containers_of_project = read_containers(engine, state, filter).await?;
+    // Files are read while containerd puts its answer together.
+    let rooms = containers.clone();
+    let shared = blocking(move || read_shared(&rooms));
+    let own = read_containers(&containers.engine, &containers.state, filter);
+    let (own, shared) = tokio::join!(own, shared);
+    let (networks, volumes, sandboxes) = shared?;
     let mut observed = Observed {
-        containers: containers_of_project,
-        networks: networks.list()?,
-        volumes: containers.volumes()?,
+        containers: own?,
+        networks,
+        volumes,
         ..Observed::default()
     };
-    for sandbox in networks.sandboxes()? {
+    for sandbox in sandboxes {
         if sandbox
             .spec
             .labels
@@ -132,6 +129,18 @@ pub async fn observe(
         }
     }
     Ok(observed)
+}
+
+type Shared = (Vec<NetworkRecord>, Vec<VolumeRecord>, Vec<SandboxRecord>);
+
+/// What projects share.
+fn read_shared(containers: &Containers) -> Result<Shared, ContainerError> {
+    let networks = &containers.networks;
+    Ok((
+        networks.list()?,
+        containers.volumes()?,
+        networks.sandboxes()?,
+    ))
 }
 
 /// Containers of every project on this host, by project.

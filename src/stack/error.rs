@@ -124,7 +124,6 @@ impl StackError {
             Self::NoProject { .. } => vec!["name the files with `-f`".into()],
             Self::Engine(error) | Self::Observe(ObserveError::Engine(error)) => error.hints(),
             Self::Observe(ObserveError::Container(error)) | Self::Container(error) => error.hints(),
-            Self::Observe(ObserveError::Network(error)) => error.hints(),
             Self::Prepare(PrepareError::Image(error)) | Self::Image(error) => error.hints(),
             Self::Prepare(PrepareError::Plan(error)) => error.hints(),
             Self::Watch(error) => error.hints(),

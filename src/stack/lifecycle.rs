@@ -97,6 +97,12 @@ impl Stack {
             // One that is started for this must not begin to follow files first.
             LiveRecord::remove(&self.options.state, self.name());
         }
+        let containers = self.containers().await?;
+        // Beside the rest, as it waits for nothing of that.
+        let firewall = matches!(request, Request::Up { .. }).then(|| {
+            let networks = containers.networks.clone();
+            tokio::spawn(async move { networks.firewall_seems_whole().await })
+        });
         let observed = self.observe().await?;
         self.check_origin(&observed, &request)?;
         if matches!(request, Request::Up { .. }) {
@@ -118,11 +124,12 @@ impl Stack {
         };
         // What is no part of a plan, and the supervisor puts right all the same: rules that somebody has wiped, and records
         // for which there was no room.
-        let is_touched = idle && matches!(request, Request::Up { .. }) && {
-            let networks = &self.containers().await?.networks;
-            let is_networked = !observed.sandboxes.is_empty();
-            observed.has_hidden()
-                || is_networked && !networks.firewall_seems_whole().await.unwrap_or(true)
+        let is_touched = match firewall {
+            Some(firewall) if idle => {
+                let is_networked = !observed.sandboxes.is_empty();
+                observed.has_hidden() || is_networked && matches!(firewall.await, Ok(Ok(false)))
+            }
+            _ => false,
         };
         if is_touched || !idle {
             self.request(request, on_reply).await?;

@@ -146,14 +146,7 @@ impl Stack {
     /// Everything of the project, as it is now.
     pub async fn observe(&self) -> Result<Observed, StackError> {
         let containers = self.containers().await?;
-        let observed = observe(
-            &containers.engine,
-            &containers.networks,
-            containers,
-            &containers.state,
-            &self.options.name,
-        );
-        Ok(observed.await?)
+        Ok(observe(containers, &self.options.name).await?)
     }
 
     /// Remembers which containerd the project runs on.

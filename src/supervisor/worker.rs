@@ -338,14 +338,7 @@ impl Worker {
     }
 
     pub(super) async fn observe(&self) -> Result<Observed, ObserveError> {
-        let containers = &self.shared.containers;
-        let Containers {
-            engine,
-            networks,
-            state,
-            ..
-        } = containers;
-        observe(engine, networks, containers, state, &self.shared.project).await
+        observe(&self.shared.containers, &self.shared.project).await
     }
 
     /// Has peers find the containers that run and are recorded as if they did not: there was no room for the record.
