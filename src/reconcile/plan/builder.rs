@@ -8,7 +8,7 @@ use super::{Action, Change, Plan, Reason, Step, StepId, UpdateStep};
 use crate::graph::Requirement;
 use crate::model::Condition;
 use crate::network::SandboxRecord;
-use crate::reconcile::observe::{ObservedContainer, Status};
+use crate::reconcile::observe::{Observed, ObservedContainer, Status};
 use crate::state::{HealthStatus, Wanted};
 
 /// A plan in the making.
@@ -305,6 +305,16 @@ pub(super) fn is_up(container: &ObservedContainer) -> bool {
     )
 }
 
+/// Whether a container runs, and is healthy if it has a health check.
+pub(super) fn is_ready(container: &ObservedContainer) -> bool {
+    let desired = container.desired.as_ref();
+    if desired.is_some_and(|desired| desired.healthcheck.is_some()) {
+        meets(container, Condition::ServiceHealthy)
+    } else {
+        container.status == Status::Running
+    }
+}
+
 /// Whether nothing but a record is left of a container.
 pub(super) fn is_gone(container: &ObservedContainer) -> bool {
     matches!(container.status, Status::Dead | Status::Removing)
@@ -317,6 +327,12 @@ pub(super) fn uses(container: &ObservedContainer, sandbox: &SandboxRecord) -> bo
         Some(desired) => desired.sandbox.as_deref() == Some(id),
         None => container.name == id,
     }
+}
+
+/// Whether a container lives in a sandbox that has neither names nor ports, as another one of its slot has them.
+pub(super) fn stands_by(observed: &Observed, container: &ObservedContainer) -> bool {
+    let mut sandboxes = observed.sandboxes.iter();
+    sandboxes.any(|sandbox| sandbox.stands_by_for.is_some() && uses(container, sandbox))
 }
 
 /// Whether a container, as it is, meets `condition`.

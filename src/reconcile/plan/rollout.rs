@@ -69,6 +69,10 @@ impl<'a> Schedule<'a> {
             return Ok(None);
         }
         if !slot.creates() {
+            // A job that has done its work has nothing to wait for.
+            if !slot.starts && !slot.current.is_some_and(is_up) {
+                return Ok(None);
+            }
             let to = slot.wanted.desired.sandbox.clone();
             let from = sandbox_of(old).map(String::from);
             let is_apart = from != to;
@@ -228,10 +232,15 @@ impl<'a> Schedule<'a> {
             return Some(format!("`{other}` takes a port or an address of it over"));
         }
         let released = self.released_sandboxes();
+        // What it has already is led to the new one.
+        let mut added = spec.clone();
+        added
+            .ports
+            .retain(|port| own.is_none_or(|own| !own.spec.ports.contains(port)));
         let held = released
             .iter()
             .filter(|record| own.is_none_or(|own| own.spec.id != record.spec.id))
-            .find(|record| conflict(&record.spec, spec));
+            .find(|record| conflict(&record.spec, &added));
         held.map(|record| {
             let id = &record.spec.id;
             format!("it takes a port or an address of `{id}` over")
@@ -276,7 +285,7 @@ impl<'a> Schedule<'a> {
                     wave: index + 1,
                     retires: false,
                 });
-                let mut made = opening;
+                let mut made = opening.and(self.dropped(slot));
                 if slot.creates() {
                     self.create(slot, made.clone());
                     made = made.and(self.created.get(slot.name()).copied());

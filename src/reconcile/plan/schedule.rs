@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use super::builder::{Builder, Gate, is_up, lives_in, meets, uses};
+use super::builder::{Builder, Gate, is_up, lives_in, meets, stands_by, uses};
 use super::exclusive::conflict;
 use super::order::{Needs, Stop, stop_in_order};
 use super::resources::{Resources, is_attached};
@@ -303,7 +303,9 @@ impl<'a> Schedule<'a> {
             if !is_up(container) {
                 continue;
             }
-            let drains = *reason == Reason::Interrupted && container.status == Status::Running;
+            let drains = *reason == Reason::Interrupted
+                && container.status == Status::Running
+                && stands_by(self.observed, container);
             let drained = drains.then(|| self.builder.drain(container, Gate::default()));
             stops.push(Stop {
                 container,
@@ -364,6 +366,13 @@ impl<'a> Schedule<'a> {
             .flat_map(|replicas| &replicas.slots)
             .filter(|slot| matches!(slot.change, SlotChange::Recreate | SlotChange::Restart));
         { renewed }.any(|slot| slot.update.is_none())
+    }
+
+    /// Steps that stop what a slot must not have beside its container.
+    pub(super) fn dropped(&self, slot: &Slot<'a>) -> Vec<StepId> {
+        let dropped = slot.dropped.iter();
+        let stops = dropped.filter_map(|container| self.stopped.get(container.id.as_str()));
+        stops.copied().collect()
     }
 
     /// Steps that make the new containers of what `service` depends on: it runs on until they are there.
@@ -517,7 +526,7 @@ impl<'a> Schedule<'a> {
             .current
             .filter(|_| matches!(slot.change, SlotChange::Recreate | SlotChange::Restart));
         let dependents = self.dependents_stopped(service);
-        let mut before: Vec<StepId> = created.into_iter().collect();
+        let mut before: Vec<StepId> = created.into_iter().chain(self.dropped(slot)).collect();
         for container in renewed.into_iter().chain(slot.leftovers.iter().copied()) {
             if !is_up(container) {
                 continue;

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use super::builder::{has_completed, is_gone, is_up, uses};
+use super::builder::{has_completed, is_gone, is_ready, is_up, stands_by};
 use super::resources::Resources;
 use super::rollout::SlotUpdate;
 use super::{OneOff, Reason, Recreate};
@@ -42,8 +42,11 @@ pub(super) struct Slot<'a> {
     pub(super) wanted: DesiredContainer,
     /// The newest container of the slot.
     pub(super) current: Option<&'a ObservedContainer>,
-    /// Older ones, left behind by a command that did not come to its end.
+    /// Older ones, left behind by a command that did not come to its end: they go when `current` is as it should be. One of
+    /// them at most is up.
     pub(super) leftovers: Vec<&'a ObservedContainer>,
+    /// Others that such a command left behind: they go at once.
+    pub(super) dropped: Vec<&'a ObservedContainer>,
     pub(super) change: SlotChange,
     pub(super) sandbox: SandboxChange,
     pub(super) reasons: Vec<Reason>,
@@ -115,9 +118,6 @@ pub(super) struct Replicas<'a> {
     pub(super) slots: Vec<Slot<'a>>,
     /// One too many.
     pub(super) surplus: Vec<&'a ObservedContainer>,
-    /// Beside one that serves, which they do not: made to take its place and not what is wanted any more, or those whose place
-    /// it has taken.
-    pub(super) dropped: Vec<&'a ObservedContainer>,
 }
 
 /// What deciding about slots needs to know.
@@ -161,51 +161,31 @@ impl<'a> Context<'a> {
                     .push(container);
             }
         }
-        for containers in existing.values_mut() {
-            containers.sort_by(|a, b| (b.created_at, &b.id).cmp(&(a.created_at, &a.id)));
-        }
         let mut slots: Vec<Slot<'a>> = Vec::new();
-        let mut dropped = Vec::new();
         for (number, mut containers) in existing {
-            let decide = |mut containers: Vec<&'a ObservedContainer>| {
-                let current = containers.remove(0);
-                let slot = (service.replica(number), Some(current), containers);
-                self.slot(service, slot, policy, resources, decided)
-            };
-            let mut slot = decide(containers.clone());
-            let is_candidate = slot.change == SlotChange::Recreate && !self.serves(containers[0]);
-            let serving = containers
-                .iter()
-                .position(|container| self.serves(container));
-            if let Some(serving) = serving.filter(|_| is_candidate) {
-                dropped.extend(containers.drain(..serving));
-                slot = decide(containers);
-            }
-            if slot.creates() && slot.current.is_some_and(|current| self.serves(current)) {
-                // The sandbox in which it stands by is needed for the next one.
-                let apart: Vec<&str> = slot.apart().map(|it| it.id.as_str()).collect();
-                let left = std::mem::take(&mut slot.leftovers);
-                let (apart, left) = left
-                    .into_iter()
-                    .partition(|container| apart.contains(&container.id.as_str()));
-                dropped.extend::<Vec<_>>(apart);
-                slot.leftovers = left;
-            }
-            slots.push(slot);
+            containers.sort_by(|a, b| (b.created_at, &b.id).cmp(&(a.created_at, &a.id)));
+            slots.push(self.existing_slot(
+                service,
+                number,
+                &containers,
+                policy,
+                resources,
+                decided,
+            ));
         }
         let replicas = policy
             .replicas
             .map(|count| usize::try_from(count).unwrap_or(usize::MAX));
         let wanted = replicas.unwrap_or(slots.len());
         let mut surplus = Vec::new();
-        // What is outdated goes first, then the highest numbers.
+        // Who is not ready goes first, then what is outdated, then the highest numbers.
         while slots.len() > wanted {
-            let index = slots
-                .iter()
-                .rposition(|slot| slot.change == SlotChange::Recreate)
-                .unwrap_or(slots.len() - 1);
-            let slot = slots.remove(index);
-            surplus.extend(slot.current.into_iter().chain(slot.leftovers));
+            let worth = |slot: &Slot<'a>| (self.answers(slot), slot.change != SlotChange::Recreate);
+            let least = slots.iter().enumerate().rev();
+            let least = least.min_by_key(|(_, slot)| worth(slot));
+            let slot = slots.remove(least.map_or(0, |(index, _)| index));
+            surplus.extend(slot.current);
+            surplus.extend(slot.leftovers.into_iter().chain(slot.dropped));
         }
         let mut number = 1;
         while slots.len() < wanted {
@@ -225,19 +205,73 @@ impl<'a> Context<'a> {
             number += 1;
         }
         slots.sort_by_key(|slot| slot.wanted.desired.number);
-        Replicas {
-            slots,
-            surplus,
-            dropped,
-        }
+        Replicas { slots, surplus }
     }
 
-    /// Whether a container runs and does not just stand by.
-    fn serves(&self, container: &ObservedContainer) -> bool {
-        let mut sandboxes = self.observed.sandboxes.iter();
-        let stands_by =
-            sandboxes.any(|sandbox| uses(container, sandbox) && sandbox.stands_by_for.is_some());
-        is_up(container) && !stands_by
+    /// The slot that `containers` share, the newest first: commands that were cut off may have left several. The newest one
+    /// counts, unless it would have to be replaced and another one serves.
+    fn existing_slot(
+        &self,
+        service: &'a DesiredService,
+        number: u32,
+        containers: &[&'a ObservedContainer],
+        policy: &Policy,
+        resources: &Resources<'a>,
+        decided: &HashMap<&'a str, Replicas<'a>>,
+    ) -> Slot<'a> {
+        let decide = |index: usize| {
+            let mut others = containers.to_vec();
+            let current = others.remove(index);
+            let slot = (service.replica(number), Some(current), others);
+            self.slot(service, slot, policy, resources, decided)
+        };
+        let mut current = 0;
+        let mut slot = decide(current);
+        if let Some(serving) = self.serving(containers)
+            && slot.creates()
+            && serving > 0
+        {
+            current = serving;
+            slot = decide(current);
+        }
+        let older = containers.get(current + 1..).unwrap_or_default();
+        let replaced = if slot.creates() {
+            // It takes the place of the one that counts; the sandbox of another one may be needed for it.
+            None
+        } else {
+            let serving = self.serving(older);
+            serving.or_else(|| older.iter().position(|container| is_up(container)))
+        };
+        let replaced = replaced.map(|index| older[index].id.as_str());
+        let is_newer = |container: &ObservedContainer| {
+            let mut newer = containers[..current].iter();
+            newer.any(|newer| newer.id == container.id)
+        };
+        let others = std::mem::take(&mut slot.leftovers);
+        (slot.dropped, slot.leftovers) = others.into_iter().partition(|container| {
+            let is_replaced = replaced == Some(container.id.as_str());
+            is_newer(container) || is_up(container) && !is_replaced
+        });
+        slot
+    }
+
+    /// Whether somebody of a slot is ready and does not just stand by.
+    fn answers(&self, slot: &Slot<'a>) -> bool {
+        let others = slot.leftovers.iter().chain(&slot.dropped);
+        let mut containers = slot.current.iter().chain(others);
+        containers.any(|container| is_ready(container) && !stands_by(self.observed, container))
+    }
+
+    /// The one of `containers`, the newest first, that answers for their slot: it runs and does not just stand by. One that is
+    /// ready comes before one that is not.
+    fn serving(&self, containers: &[&'a ObservedContainer]) -> Option<usize> {
+        let serves = |container: &ObservedContainer| {
+            is_up(container) && !stands_by(self.observed, container)
+        };
+        let mut serving = containers.iter().enumerate();
+        let ready = serving.find(|(_, container)| serves(container) && is_ready(container));
+        let any = || containers.iter().position(|container| serves(container));
+        ready.map(|(index, _)| index).or_else(any)
     }
 
     /// The container for a single command of `service`, whose replicas are left alone.
@@ -326,6 +360,7 @@ impl<'a> Context<'a> {
             wanted,
             current,
             leftovers,
+            dropped: Vec::new(),
             change: SlotChange::Create,
             sandbox,
             reasons: vec![Reason::Missing],

@@ -313,7 +313,8 @@ impl<'a> Up<'a, '_> {
         let replicas = services
             .iter()
             .filter_map(|service| decided.get(service.name.as_str()));
-        let dropped = replicas.clone().flat_map(|replicas| &replicas.dropped);
+        let slots = replicas.clone().flat_map(|replicas| &replicas.slots);
+        let dropped = slots.flat_map(|slot| &slot.dropped);
         let surplus = replicas.flat_map(|replicas| &replicas.surplus);
         let orphans = orphans.iter().filter(|container| self.removes(container));
         surplus

@@ -356,22 +356,19 @@ fn chooser(seed: [u8; 32]) -> impl FnMut(usize) -> usize {
     }
 }
 
-/// Services that are recreated and not updated: what a cut off update leaves is not made up for yet where the next file asks
-/// for another network or another name, too; `rollout` has the cases that are.
-fn recreated() -> impl Strategy<Value = Sample> {
-    sample().prop_map(|mut sample| {
-        for service in sample.project.services.values_mut() {
-            if let Some(deploy) = &mut service.deploy {
-                deploy.update_config = None;
-            }
+fn version() -> impl Strategy<Value = rollout::Version> {
+    (1usize..4, 0u8..3, 0u8..3, any::<bool>()).prop_map(|(replicas, level, networks, is_named)| {
+        rollout::Version {
+            replicas,
+            level,
+            networks,
+            is_named,
         }
-        sample
     })
 }
 
 proptest! {
     #![proptest_config(ProptestConfig {
-        cases: 128,
         failure_persistence: None,
         ..ProptestConfig::default()
     })]
@@ -397,9 +394,9 @@ proptest! {
     /// Whatever a command had done when it was interrupted, the next one leads to what is wanted by then.
     #[test]
     fn an_interrupted_plan_is_made_up_for(
-        first in recreated(),
-        second in recreated(),
-        third in prop::option::of(recreated()),
+        first in sample(),
+        second in sample(),
+        third in prop::option::of(sample()),
         steps in prop::collection::vec(any::<prop::sample::Index>(), 1..3),
         accidents in accidents(),
         seed in any::<[u8; 32]>(),
@@ -428,6 +425,36 @@ proptest! {
         prop_assert_eq!(names.len(), count, "two containers of one slot are left");
         let stand_by = world.observed.sandboxes.iter().filter(|it| it.stands_by_for.is_some());
         prop_assert_eq!(stand_by.count(), 0);
+    }
+
+    /// As long as only one service changes and nothing that two sandboxes cannot both have, as many replicas are ready as were,
+    /// or as are wanted by then, whatever was cut off before.
+    #[test]
+    fn an_update_keeps_as_many_replicas_ready_as_it_can(
+        versions in prop::collection::vec(version(), 2..5),
+        has_probe in any::<bool>(),
+        steps in prop::collection::vec(any::<prop::sample::Index>(), 4),
+        seed in any::<[u8; 32]>(),
+    ) {
+        let mut choose = chooser(seed);
+        let mut world = World::default();
+        let (first, others) = versions.split_first().unwrap();
+        world.apply_in_order(&rollout::up_to(first, has_probe, &world), &mut choose);
+        for (index, version) in others.iter().enumerate() {
+            let plan = rollout::up_to(version, has_probe, &world);
+            let is_last = index + 1 == others.len();
+            let end = if is_last { plan.steps.len() } else { steps[index].index(plan.steps.len() + 1) };
+            let promised = world.ready().min(version.replicas);
+            world.apply_watched(&plan, end, &mut choose, |world| {
+                let ready = world.ready();
+                assert!(ready >= promised, "{ready} of {promised} replicas are ready");
+            });
+            if is_last {
+                prop_assert_eq!(summary(&rollout::up_to(version, has_probe, &world)), Vec::<String>::new());
+                prop_assert_eq!(world.names().len(), version.replicas);
+                prop_assert_eq!(world.ready(), version.replicas);
+            }
+        }
     }
 
     #[test]

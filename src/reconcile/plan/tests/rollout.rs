@@ -1,7 +1,7 @@
 //! Replacing containers while their service serves.
 
 use super::*;
-use crate::model::{Deploy, Duration, ServiceNetwork, UpdateConfig};
+use crate::model::{Deploy, Duration, Healthcheck, ServiceNetwork, UpdateConfig};
 
 fn updated(order: &str, parallelism: u64) -> UpdateConfig {
     UpdateConfig {
@@ -28,6 +28,45 @@ fn changed(project: &Project) -> Project {
     let mut project = project.clone();
     environment(&mut project.services["web"], "VERSION", "2");
     project
+}
+
+/// What may change of a service that is updated while it serves.
+#[derive(Clone, Debug)]
+pub(super) struct Version {
+    pub(super) replicas: usize,
+    pub(super) level: u8,
+    /// Which of some sets of networks it joins.
+    pub(super) networks: u8,
+    /// Whether its container has a name of its own, where it has only one.
+    pub(super) is_named: bool,
+}
+
+pub(super) fn up_to(version: &Version, has_probe: bool, world: &World) -> Plan {
+    let mut service = web(
+        i64::try_from(version.replicas).unwrap(),
+        updated("start-first", 1),
+    );
+    environment(&mut service, "LEVEL", &version.level.to_string());
+    if version.networks > 0 {
+        service.networks.insert("front".into(), None);
+    }
+    if version.networks > 1 {
+        service.networks.shift_remove("default");
+    }
+    service.container_name = (version.is_named && version.replicas == 1).then(|| "shop".into());
+    if has_probe {
+        service.healthcheck = Some(Healthcheck {
+            test: vec!["CMD".into(), "true".into()],
+            ..Healthcheck::default()
+        });
+    }
+    let mut project = project([("web", service)]);
+    declare_network(&mut project, "front");
+    let options = UpOptions {
+        wait: true,
+        ..UpOptions::default()
+    };
+    up_with(&project, world, &options)
 }
 
 /// How many replicas serve: they run and do not stand by.

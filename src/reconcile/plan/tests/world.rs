@@ -1,6 +1,6 @@
 //! A host as plain data, on which plans are carried out. It refuses what the real one could not do.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::{SignedDuration, Timestamp};
 
@@ -38,7 +38,18 @@ impl World {
         &mut self,
         plan: &Plan,
         steps: usize,
+        choose: impl FnMut(usize) -> usize,
+    ) {
+        self.apply_watched(plan, steps, choose, |_| {});
+    }
+
+    /// As [`World::apply_until`]; `watch` looks at the world after every step.
+    pub(super) fn apply_watched(
+        &mut self,
+        plan: &Plan,
+        steps: usize,
         mut choose: impl FnMut(usize) -> usize,
+        watch: impl Fn(&Self),
     ) {
         self.warnings = plan.warnings.join("\n");
         let removed = plan.steps.iter().filter_map(|step| match &step.action {
@@ -65,6 +76,7 @@ impl World {
                 .collect();
             let id = may_begin[choose(may_begin.len()) % may_begin.len()];
             self.perform(&plan.steps[id]);
+            watch(self);
             done[id] = true;
         }
         self.observed.containers.sort_by(|a, b| {
@@ -419,6 +431,23 @@ impl World {
                 }
             }
         }
+    }
+
+    /// How many slots have a container that is ready and does not just stand by.
+    pub(super) fn ready(&self) -> usize {
+        let answers = |container: &&ObservedContainer| {
+            let desired = container.desired.as_ref();
+            let has_probe = desired.is_some_and(|desired| desired.healthcheck.is_some());
+            let health = container.state.health.as_ref();
+            let is_healthy = health.is_some_and(|it| it.status == HealthStatus::Healthy);
+            let sandbox = desired.and_then(|it| self.sandbox(it.sandbox.as_ref()?));
+            container.status == Status::Running
+                && (is_healthy || !has_probe)
+                && sandbox.is_none_or(|sandbox| sandbox.stands_by_for.is_none())
+        };
+        let answering = self.observed.containers.iter().filter(answers);
+        let slots: BTreeSet<u32> = answering.map(|it| it.number).collect();
+        slots.len()
     }
 
     /// The only container that is called `name`.
