@@ -346,6 +346,11 @@ impl Networks {
         self.blocking(move |host| host.switch_sandbox(&from, &to))
             .await
     }
+    /// Sandboxes that claim the same port, as a switch that was cut off leaves them: the one that is to stand by, and the
+    /// one that is to have it. Both were ready, so one is as good as the other; one where nobody runs any more is not.
+    pub async fn half_switched(&self) -> Result<Vec<(String, String)>, NetworkError> {
+        self.blocking(Host::half_switched).await
+    }
     /// Undoes all of it, idempotent, goes on after a failure and returns the first.
     pub async fn remove_sandbox(&self, id: &str) -> Result<(), NetworkError> {
         let id = id.to_owned();

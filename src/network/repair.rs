@@ -42,7 +42,11 @@ impl Host {
     pub(super) fn reopen(&self, id: &str) -> Result<Held, NetworkError> {
         let _use = self.layout.lock_use()?;
         let stored = self.stored(id)?;
-        let mut held = hold_recorded(&stored, true)?;
+        let mut others = record::sandboxes(&self.layout)?;
+        others.retain(|other| other.spec.id != id);
+        let is_shared =
+            |port: &PublishedPort| others.iter().any(|other| other.ports.contains(port));
+        let mut held = hold_recorded(&stored, |port| !is_shared(port))?;
         held.extend(namespace::enter(&stored.record.netns, || {
             resolver::open(id)
         })?);
@@ -65,7 +69,7 @@ impl Host {
         let boot = boot_id()?;
         if is_gone {
             let rebooted = stored.record.boot_id != boot;
-            let mut held = hold_recorded(&stored, rebooted)?;
+            let mut held = hold_recorded(&stored, |_| rebooted)?;
             stored.record.boot_id = boot;
             self.clear(&stored)?;
             let built = self.build(&joined, &mut stored).inspect_err(|_| {
@@ -204,8 +208,11 @@ fn with_addresses(stored: &Stored) -> Vec<Attachment> {
     attachments
 }
 
-/// Binds the recorded ports. Unless `all` must be free, one that is taken is still held by whoever holds it.
-fn hold_recorded(stored: &Stored, all: bool) -> Result<Held, NetworkError> {
+/// Binds the recorded ports. One that is taken and need not be free is still held by whoever holds it.
+fn hold_recorded(
+    stored: &Stored,
+    is_free: impl Fn(&PublishedPort) -> bool,
+) -> Result<Held, NetworkError> {
     let mut held: Vec<(String, OwnedFd)> = Vec::new();
     for port in &stored.record.ports {
         match ports::hold_again(port) {
@@ -213,7 +220,7 @@ fn hold_recorded(stored: &Stored, all: bool) -> Result<Held, NetworkError> {
                 let key = port_key(&stored.record.spec.id, port);
                 held.extend(bound.socket.map(|socket| (key, socket)));
             }
-            Err(NetworkError::PortTaken { .. }) if !all => {}
+            Err(NetworkError::PortTaken { .. }) if !is_free(port) => {}
             Err(error) => return Err(error),
         }
     }

@@ -7,8 +7,10 @@ use super::netlink::conntrack::Forget;
 use super::record::{self, Stored};
 use super::sandbox::{port_key, udp_ports};
 use super::{
-    Held, NetworkError, PortRequest, PublishedPort, SandboxRecord, Switched, options, ports,
+    Held, NetworkError, PortRequest, PublishedPort, SandboxRecord, Switched, namespace, options,
+    ports,
 };
+use crate::failpoint::boundary;
 
 impl Host {
     /// Those ports of a sandbox that the one for which it stands by publishes.
@@ -49,10 +51,12 @@ impl Host {
         // New connections may lead to either until the other one's record is written.
         new.record.stands_by_for = None;
         new.save(&self.layout)?;
+        boundary("switch sandbox: one record");
         if let Some(old) = &mut old {
             old.record.stands_by_for = Some(to.to_owned());
             old.save(&self.layout)?;
         }
+        boundary("switch sandbox: both records");
         let (mut switch, mut add) = (Vec::new(), Vec::new());
         for forward in new.forwards() {
             match before.iter().find(|before| before.same_key(&forward)) {
@@ -75,6 +79,26 @@ impl Host {
             .apply(change, || record::rules(&self.layout))?;
         switched.moved.retain(|(before, after)| before != after);
         Ok(switched)
+    }
+
+    /// See `Networks::half_switched`.
+    pub(super) fn half_switched(&self) -> Result<Vec<(String, String)>, NetworkError> {
+        let mut serving = record::sandboxes(&self.layout)?;
+        serving.retain(|record| {
+            // One whose kernel half is gone has nothing that somebody else could not have by now.
+            record.stands_by_for.is_none() && namespace::exists(&record.netns)
+        });
+        let mut found = Vec::new();
+        for (index, one) in serving.iter().enumerate() {
+            for other in &serving[index + 1..] {
+                if other.ports.iter().any(|port| one.ports.contains(port)) {
+                    let is_other = other.active && !one.active;
+                    let (from, to) = if is_other { (one, other) } else { (other, one) };
+                    found.push((from.spec.id.clone(), to.spec.id.clone()));
+                }
+            }
+        }
+        Ok(found)
     }
 
     /// Changes nothing but the records.
@@ -104,10 +128,8 @@ impl Host {
         let mut ports = Vec::new();
         let mut switched = Switched::default();
         for request in &new.spec.ports {
-            if let Some(port) = take(&mut own, request, new) {
-                ports.push(port);
-                continue;
-            }
+            let kept = take(&mut own, request, new);
+            // Both claim it after a switch that was cut off.
             let taken = old.as_deref_mut().and_then(|old| {
                 let mut published = std::mem::take(&mut old.record.ports);
                 let port = take(&mut published, request, &old.record);
@@ -117,6 +139,10 @@ impl Host {
             if let Some((before, port)) = taken {
                 let after = port_key(&new.spec.id, &port);
                 switched.moved.push((before, after));
+                ports.push(port);
+                continue;
+            }
+            if let Some(port) = kept {
                 ports.push(port);
                 continue;
             }

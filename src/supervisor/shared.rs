@@ -15,6 +15,7 @@ use super::hold::Holder;
 use super::protocol::{ContainerChange, ContainerEvent};
 use super::tenants::{Leaving, Tenants};
 use crate::container::{Containers, Desired, label};
+use crate::failpoint::boundary;
 use crate::network::{Held, NetworkError, SandboxSpec};
 use crate::state::StateRoot;
 
@@ -261,6 +262,7 @@ impl Shared {
         };
         let networks = &self.containers.networks;
         let switched = networks.switch_sandbox(from, to).await?;
+        boundary("switch sandbox: ports to be held");
         let copies = if switched.moved.is_empty() {
             Vec::new()
         } else {

@@ -240,6 +240,51 @@ fn a_port_leads_to_the_sandbox_that_stood_by_and_open_connections_stay() {
 }
 
 #[test]
+fn a_switch_that_is_cut_off_between_its_records_is_finished() {
+    on_private_host(|world| async move {
+        world.network("a").await;
+        let requests = [port(None, 8080, 80)];
+        let old = world.sandbox("web-1", &["a"], &requests).await;
+        old.at.serve(80, "old");
+        let spec = spec("web-1+", &["a"], &requests);
+        let made = world.networks.create_standby(&spec, "web-1").await;
+        let new = Sandbox::new(made.expect("a second sandbox"));
+        new.at.serve(80, "new");
+        let record = world.networks.host.layout.sandbox_record("web-1");
+        let before = std::fs::read(&record).expect("a record");
+        let switched = world.networks.switch_sandbox("web-1", "web-1+").await;
+        switched.expect("switched");
+        std::fs::write(&record, before).expect("written");
+
+        // Whoever looks after the rules meanwhile can live with it, and so can who holds the ports anew.
+        world.networks.mend_firewall().await.expect("rules");
+        assert!(!world.outside.ask(UPLINK, 8080).is_empty());
+        drop((old.held, new.held));
+        let mut held = Vec::new();
+        for id in ["web-1", "web-1+"] {
+            held.extend(world.networks.reopen(id).await.expect("reopened"));
+        }
+        let is_port = |key: &&String| key.starts_with("port/");
+        assert_eq!(held.iter().map(|(key, _)| key).filter(is_port).count(), 1);
+
+        let id = |text: &str| text.to_owned();
+        let half = world.networks.half_switched().await.expect("readable");
+        assert_eq!(half, [(id("web-1+"), id("web-1"))]);
+        world.networks.set_active("web-1+", true).expect("recorded");
+        let half = world.networks.half_switched().await.expect("readable");
+        assert_eq!(half, [(id("web-1"), id("web-1+"))]);
+        let switched = world.networks.switch_sandbox("web-1", "web-1+").await;
+        assert_eq!(switched.expect("switched").moved.len(), 1);
+        assert!(world.outside.ask(UPLINK, 8080).starts_with("new"));
+        let half = world.networks.half_switched().await.expect("readable");
+        assert!(half.is_empty(), "{half:?}");
+        let removed = world.networks.remove_sandbox("web-1").await;
+        removed.expect("removed");
+        assert!(world.outside.ask(UPLINK, 8080).starts_with("new"));
+    });
+}
+
+#[test]
 fn a_port_whose_closed_connections_linger_is_free() {
     on_private_host(|world| async move {
         world.network("a").await;

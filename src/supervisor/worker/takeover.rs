@@ -51,6 +51,7 @@ impl Worker {
                 tracing::error!(%error, sandbox = id, "cannot serve a sandbox");
             }
         }
+        self.finish_switches().await?;
         let snapshots = self.snapshots().await;
         let records = self.records().await?;
         self.remove_unmade(&snapshots, &records).await;
@@ -76,6 +77,20 @@ impl Worker {
         }
         revival::open_in_order(&units, &order);
         self.end_leases().await;
+        Ok(())
+    }
+
+    /// Has one of two sandboxes give names and ports to the other where the worker before this one has begun that.
+    async fn finish_switches(&self) -> Result<(), WorkerError> {
+        let shared = &self.shared;
+        for (from, to) in shared.containers.networks.half_switched().await? {
+            if !shared.owns_sandbox(&to) {
+                continue;
+            }
+            if let Err(error) = shared.switch_sandbox(&from, &to).await {
+                tracing::error!(%error, sandbox = to, "cannot finish a switch that was cut off");
+            }
+        }
         Ok(())
     }
 
