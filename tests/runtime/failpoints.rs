@@ -29,14 +29,15 @@ volumes:
     )
 }
 
-/// Does `words` after `prepare` once for each boundary: the worker is killed there, and the command is given again.
-/// Returns the names of the boundaries.
+/// Does `words` after `prepare` once for each boundary: the worker is killed there, every other time with its keeper. Then
+/// `meanwhile` looks at what is left, and the command is given again. Returns the names of the boundaries.
 #[expect(clippy::print_stderr, reason = "a failed test tells what it knows")]
-fn walk(
+pub(crate) fn walk(
     world: &World,
     project: &Project<'_>,
     words: &str,
     prepare: impl Fn(u32),
+    meanwhile: impl Fn(),
     check: impl Fn(),
 ) -> Vec<String> {
     let run = world.state_root().join("run");
@@ -66,6 +67,7 @@ fn walk(
             // A keeper whose worker dies again and again takes its time.
             world.kill(" supervisor --project");
         }
+        meanwhile();
         let _again = project.compose(words).success();
         check();
     }
@@ -84,7 +86,7 @@ fn is_up(world: &World, project: &Project<'_>) {
     let _page = world.get("http://127.0.0.1:8080/hostname").success();
 }
 
-fn has(names: &[String], expected: &[&str]) {
+pub(crate) fn has(names: &[String], expected: &[&str]) {
     for name in expected {
         assert!(names.iter().any(|found| found == name), "{name}: {names:?}");
     }
@@ -104,6 +106,7 @@ fn an_up_that_is_killed_at_any_boundary_is_made_up_for_by_the_next() {
             &project,
             "up -d",
             |_| clean(),
+            || {},
             || is_up(world, &project),
         );
         has(
@@ -139,6 +142,7 @@ fn a_recreate_that_is_killed_at_any_boundary_is_made_up_for_by_the_next() {
             &project,
             "up -d",
             |number| project.write("compose.yaml", &file(number)),
+            || {},
             || is_up(world, &project),
         );
         has(
@@ -172,6 +176,7 @@ fn a_down_that_is_killed_at_any_boundary_is_made_up_for_by_the_next() {
             |_| {
                 let _up = project.compose("up -d").success();
             },
+            || {},
             || world.assert_clean(),
         );
         has(

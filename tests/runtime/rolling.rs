@@ -1,6 +1,10 @@
 //! Services that are updated while they serve: nobody who keeps asking is turned away.
 
-use std::{collections::BTreeSet, time::Duration};
+mod cut_off;
+mod policies;
+mod under_way;
+
+use std::collections::BTreeSet;
 
 use crate::world::{Project, Running, World, eventually};
 
@@ -46,12 +50,12 @@ volumes:
   shared:
 ";
 
-/// Asks every published port in turn until the file `enough` is there, and prints what it got.
+/// Asks each of the ports in turn until the file `enough` is there, and prints what it got.
 const CLIENT: &str = r"
 import collections, os, sys, time, urllib.request
 got = collections.Counter()
 while not os.path.exists('enough'):
-    for port in (8080, 8081, 8082):
+    for port in sys.argv[1:]:
         try:
             with urllib.request.urlopen(f'http://127.0.0.1:{port}/', timeout=5) as answer:
                 got[answer.read().decode().strip()] += 1
@@ -64,7 +68,7 @@ print(dict(got))
 fn client(world: &World, project: &Project<'_>) -> Running {
     world
         .command_in(project.folder(), "python3")
-        .args(["-c", CLIENT])
+        .args(["-c", CLIENT, "8080", "8081", "8082"])
         .start()
 }
 
@@ -194,43 +198,6 @@ fn a_paused_update_leaves_what_it_has_not_reached() {
         );
         let _up = project.compose("up -d").success();
         assert!(project.compose("plan").stdout.contains("up to date"));
-        let _down = project.compose("down -v").success();
-    });
-}
-
-#[test]
-fn an_update_that_is_cut_off_at_any_moment_is_finished_by_the_next_command() {
-    World::run(|world| {
-        world.import_image("default");
-        let file = SHOP.replace("ACTION", "pause");
-        let project = world.project("cut", &file);
-        let _up = project.compose("up -d --wait").success();
-        for (round, pause) in [150, 700, 1300, 2100].into_iter().enumerate() {
-            let version = format!("VERSION: v{round}");
-            project.write("compose.yaml", &file.replace("VERSION: one", &version));
-            let _cut = project
-                .script(&format!(
-                    "timeout -s KILL {}.{:03} $0 up -d",
-                    pause / 1000,
-                    pause % 1000
-                ))
-                .run();
-            if round == 2 {
-                // The supervisor, too.
-                assert!(world.kill(" supervisor --project cut") > 0);
-            }
-        }
-        let _up = project
-            .command(["up", "-d", "--wait"])
-            .within(Duration::from_mins(3))
-            .run()
-            .success();
-        assert!(project.compose("plan").stdout.contains("up to date"));
-        assert_eq!(project.containers().len(), 4);
-        for port in 8080..8083 {
-            let page = world.get(&format!("http://127.0.0.1:{port}/")).success();
-            assert_eq!(page.stdout.trim(), "v3");
-        }
         let _down = project.compose("down -v").success();
     });
 }
