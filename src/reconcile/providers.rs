@@ -1,7 +1,7 @@
 //! Services that other programs provide: `provider`. Such a program is called before the project is planned, as what it answers is
 //! part of what the services that depend on it are made from. What it has answered is remembered, for whoever only looks.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -210,9 +210,11 @@ fn give_all(project: &mut Project, record: &ProviderRecord, tell: &mut impl FnMu
             .services
             .get(provider)
             .is_some_and(|it| it.provider.is_some());
-        let prefix = prefix(provider);
-        let prefixed = variables.prefixed.iter();
-        let prefixed = prefixed.map(|(name, value)| (format!("{prefix}{name}"), value.clone()));
+        let prefixes = prefixes(provider);
+        let prefixed = prefixes.iter().flat_map(|prefix| {
+            let variables = variables.prefixed.iter();
+            variables.map(move |(name, value)| (format!("{prefix}{name}"), value.clone()))
+        });
         let raw = variables.raw.iter();
         let raw = raw.map(|(name, value)| (name.clone(), value.clone()));
         let all: Vec<(String, String)> = prefixed.chain(raw).collect();
@@ -239,11 +241,11 @@ fn give_all(project: &mut Project, record: &ProviderRecord, tell: &mut impl FnMu
     }
 }
 
-/// What the variables of a provider begin with.
-fn prefix(service: &str) -> String {
+/// What the variables of a provider begin with: as Docker makes it, and as a shell can read it.
+fn prefixes(service: &str) -> BTreeSet<String> {
     let upper = service.to_uppercase();
-    let name = upper.replace(|it: char| !it.is_ascii_alphanumeric(), "_");
-    format!("{name}_")
+    let plain = upper.replace(|it: char| !it.is_ascii_alphanumeric(), "_");
+    [upper, plain].map(|name| format!("{name}_")).into()
 }
 
 /// Calls one provider; `None` if it has no such command.
@@ -479,7 +481,9 @@ mod tests {
         let arguments = "compose --project-name=shop up --size=1 --size=2 data-base";
         assert!(told.contains(arguments), "{told}");
         let web = &first.services["web"].environment;
-        assert_eq!(web["DATA_BASE_URL"].as_deref(), Some("db://a=b"));
+        for name in ["DATA_BASE_URL", "DATA-BASE_URL"] {
+            assert_eq!(web[name].as_deref(), Some("db://a=b"), "{name}");
+        }
         assert_eq!(web["REGION"].as_deref(), Some("here"));
 
         let mut second = project(folder.path(), "exit 1");
