@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{OnceCell, mpsc};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::protocol::{Failure, Progress, ProgressStatus, Reply, Request, Resource};
@@ -286,13 +287,16 @@ impl RequestEffects {
         cancel: &CancellationToken,
     ) -> Result<(), Failure> {
         let names = self.replicas(service);
+        let settled = dependent
+            .is_empty()
+            .then(|| Instant::now() + wait::SETTLING);
         for unit in names.values() {
             self.say(Resource::Container, &unit.name, ProgressStatus::Waiting);
         }
         for unit in names.values() {
             let waited = tokio::select! {
                 // Cancel-safe: nothing is consumed by waiting.
-                waited = wait::until(unit.status.clone(), condition, dependent.is_empty()) => waited,
+                waited = wait::until(unit.status.clone(), condition, settled) => waited,
                 () = cancel.cancelled() => Waited::Never("is not ready yet".into()),
             };
             match waited {

@@ -1,6 +1,9 @@
 //! Waiting until a container meets a condition, and saying why it never will.
 
+use std::time::Duration;
+
 use tokio::sync::watch;
+use tokio::time::{Instant, timeout_at};
 use tokio_stream::StreamExt as _;
 
 use super::protocol::{Failure, ProgressStatus};
@@ -12,6 +15,9 @@ use crate::state::HealthStatus;
 
 /// Lines of a log that are shown for a dependency that failed.
 const LOG_LINES: u64 = 10;
+
+/// Time that one without a health check must run before `--wait` is content: what cannot work mostly ends at once.
+pub(super) const SETTLING: Duration = Duration::from_millis(500);
 
 /// Runs in a row that may fail before one that is to become healthy counts as failed: by then some three seconds have
 /// passed. (docker compose gives up at the first end that it happens to see, or never.)
@@ -88,22 +94,37 @@ fn keeps_failing(status: &UnitStatus, condition: Condition, before: u64) -> Opti
     is_over.then(|| Waited::Never(format!("keeps restarting: {reason}, {runs} times in a row")))
 }
 
-/// Waits until `condition` is met or never can be.
+/// Waits until `condition` is met or never can be. `settled`: as of [`judge`], and until when it must run at least; one that
+/// is restarted meanwhile begins anew.
 pub(super) async fn until(
     mut status: watch::Receiver<UnitStatus>,
     condition: Condition,
-    settled: bool,
+    mut settled: Option<Instant>,
 ) -> Waited {
     let before = status.borrow().restarts;
+    let mut restarts = before;
     loop {
-        {
+        let waited = {
             let status = status.borrow_and_update();
-            let waited = judge(&status, condition, settled);
-            if let Some(waited) = waited.or_else(|| keeps_failing(&status, condition, before)) {
-                return waited;
+            if status.restarts != restarts {
+                restarts = status.restarts;
+                settled = settled.map(|settled| settled.max(Instant::now() + SETTLING));
             }
-        }
-        if status.changed().await.is_err() {
+            let waited = judge(&status, condition, settled.is_some());
+            waited.or_else(|| keeps_failing(&status, condition, before))
+        };
+        let changed = match (waited, settled) {
+            (Some(Waited::Met(ProgressStatus::Started)), Some(settled))
+                if Instant::now() < settled =>
+            {
+                // Nothing has changed until then: the next look ends the wait.
+                let changed = timeout_at(settled, status.changed()).await;
+                changed.unwrap_or(Ok(()))
+            }
+            (Some(waited), _) => return waited,
+            (None, _) => status.changed().await,
+        };
+        if changed.is_err() {
             return Waited::Never("was removed".into());
         }
     }
@@ -275,6 +296,41 @@ mod tests {
             ..status(9)
         };
         assert_eq!(keeps_failing(&running, healthy, 0), None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_ends_soon_after_its_start_is_not_up() {
+        let running = |restarts| UnitStatus {
+            running: true,
+            restarts,
+            ..UnitStatus::default()
+        };
+        let restarting = |restarts| UnitStatus {
+            restarting: true,
+            restarts,
+            ..exited(3)
+        };
+        let wait = |ends: Vec<UnitStatus>| async {
+            let (sender, receiver) = watch::channel(running(0));
+            let began = Instant::now();
+            let settled = Some(began + SETTLING);
+            let waited = tokio::spawn(until(receiver, Condition::ServiceStarted, settled));
+            for status in ends {
+                tokio::time::sleep(SETTLING * 3 / 5).await;
+                sender.send(status).ok();
+            }
+            (waited.await.unwrap(), began.elapsed() >= SETTLING)
+        };
+        let started = Waited::Met(ProgressStatus::Started);
+        assert_eq!(wait(vec![]).await, (started, true));
+        let ended = Waited::Never("exited (3)".into());
+        assert_eq!(wait(vec![exited(3)]).await.0, ended);
+        // Runs that each begin well.
+        let runs = (0..5).flat_map(|run| [restarting(run), running(run + 1)]);
+        let reason = "keeps restarting: exited (3), 5 times in a row";
+        assert_eq!(wait(runs.collect()).await.0, Waited::Never(reason.into()));
+        let mended = vec![restarting(0), running(1)];
+        assert_eq!(wait(mended).await.0, Waited::Met(ProgressStatus::Started));
     }
 
     #[test]
