@@ -4,6 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use rustix::process::Signal;
+use serde_json::Value;
 
 use crate::world::{Project, World, eventually};
 
@@ -134,6 +135,99 @@ fn a_wrong_edit_changes_nothing_and_is_told_until_it_is_put_right() {
                 .stderr
                 .contains("compose.yaml:3:5")
         });
+        let _down = project.compose("down").success();
+    });
+}
+
+/// What was told of containers and of the following of files, as `edited start`, in the order of time.
+fn events(project: &Project<'_>, services: &[&str]) -> Vec<String> {
+    let words = ["-p", "live", "events", "--json", "--until", "0s"];
+    let told = project.command(words.iter().chain(services)).run();
+    let told = told.success().stdout;
+    let events = told.lines().filter_map(|line| {
+        let event: Value = serde_json::from_str(line).unwrap();
+        let [kind, action, service] = ["type", "action", "service"].map(|key| {
+            let text = event[key].as_str();
+            text.unwrap_or_else(|| panic!("no {key}: {line}"))
+                .to_owned()
+        });
+        match kind.as_str() {
+            "live" => Some(match event["attributes"]["reason"].as_str() {
+                Some(reason) => format!("live {action}: {reason}"),
+                None => format!("live {action}"),
+            }),
+            "container" => Some(format!("{service} {action}")),
+            _ => None,
+        }
+    });
+    events.collect()
+}
+
+#[test]
+fn events_tell_what_an_edit_has_led_to() {
+    World::run(|world| {
+        world.import_image("default");
+        let project = world.project("live", &file("one"));
+        let _up = project.compose("up -d --live").success();
+        let told = |count: usize| {
+            let mut seen = Vec::new();
+            eventually("the word of a reload", || {
+                seen = events(&project, &[]);
+                let live = seen.iter().filter(|event| event.starts_with("live "));
+                live.count() == count
+            });
+            seen
+        };
+        // The supervisor has looked whether anything was saved while it began.
+        let begun = told(1);
+        assert_eq!(begun.last().unwrap(), "live reload");
+        project.write("compose.yaml", &file("two"));
+        let edited = told(2);
+        assert_eq!(
+            edited[begun.len()..],
+            [
+                "edited create",
+                "edited kill",
+                "edited die",
+                "edited stop",
+                "edited start",
+                "edited destroy",
+                "live reload",
+            ]
+        );
+        project.write(
+            "compose.yaml",
+            &file("three").replace("image: demo", "imag: demo"),
+        );
+        let refused = told(3);
+        let news = &refused[edited.len()..];
+        assert_eq!(news.len(), 1, "{news:?}");
+        assert!(news[0].starts_with("live refuse: "), "{news:?}");
+        assert!(news[0].contains("compose.yaml:3:5"), "{news:?}");
+        let text = project.compose("-p live events --since 10m --until 0s");
+        let text = text.success().stdout;
+        let last = text.lines().last().unwrap();
+        assert!(last.contains(" live refuse (problems="), "{text}");
+
+        // What cannot be done is told, too, and what ran runs on.
+        project.write(
+            "compose.yaml",
+            &file("three").replace("image: demo", "image: nothing-like-that"),
+        );
+        let failed = told(4);
+        let news = failed.last().unwrap();
+        assert!(news.starts_with("live refuse: "), "{news}");
+        assert!(news.contains("nothing-like-that"), "{news}");
+        assert_eq!(variable(&project, "edited"), "two");
+        project.write("compose.yaml", &file("four"));
+        let mended = told(5);
+        assert_eq!(mended.last().unwrap(), "live reload");
+        let of_edited = mended.iter().filter(|event| event.starts_with("edited "));
+        let of_edited: Vec<&String> = of_edited.collect();
+        assert_eq!(
+            events(&project, &["edited"]).iter().collect::<Vec<_>>(),
+            of_edited
+        );
         let _down = project.compose("down").success();
     });
 }
