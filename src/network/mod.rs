@@ -51,6 +51,7 @@ mod teardown;
 
 use host::Host;
 pub use options::unsupported_options;
+pub use release::Released;
 
 /// What a network should be.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -363,12 +364,18 @@ impl Networks {
         let id = id.to_owned();
         self.blocking(move |host| host.repair_sandbox(&id)).await
     }
-    /// Gives namespace, addresses and ports of a sandbox back and keeps its record, for a container that is stopped;
-    /// [`Networks::repair_sandbox`] makes it whole again. After an error, which is that this cannot be recorded, it is as
-    /// before.
-    pub async fn release_sandbox(&self, id: &str) -> Result<(), NetworkError> {
+    /// Records that namespace, addresses and ports of a sandbox are given back, for a container that is stopped;
+    /// [`Networks::repair_sandbox`] makes it whole again. Whoever holds its sockets lets go of them, and then has it cleared by
+    /// [`Networks::clear_released`]. After an error it is as before: what is not recorded must not be taken by another.
+    pub async fn release_sandbox(&self, id: &str) -> Result<Released, NetworkError> {
         let id = id.to_owned();
         self.blocking(move |host| host.release_sandbox(&id)).await
+    }
+    /// Removes the kernel half of a released sandbox. Goes on after a failure and returns the first; what is left goes when
+    /// the sandbox is taken back or removed.
+    pub async fn clear_released(&self, released: Released) -> Result<(), NetworkError> {
+        self.blocking(move |host| host.clear_released(&released))
+            .await
     }
     /// Whether nobody has touched our rules. Reads them; starts no program.
     pub async fn firewall_seems_whole(&self) -> Result<bool, NetworkError> {

@@ -6,6 +6,10 @@ use super::layout::boot_id;
 use super::record::Stored;
 use super::{Held, NetworkError};
 
+/// A sandbox that is recorded as given up, and whose kernel half is still there.
+#[derive(Debug)]
+pub struct Released(Option<Stored>);
+
 /// Boot of a sandbox that was released: never one of this host's.
 const RELEASED: &str = "";
 
@@ -29,18 +33,23 @@ impl Stored {
 
 impl Host {
     /// See `Networks::release_sandbox`.
-    pub(super) fn release_sandbox(&self, id: &str) -> Result<(), NetworkError> {
+    pub(super) fn release_sandbox(&self, id: &str) -> Result<Released, NetworkError> {
         let _use = self.layout.lock_use()?;
         let stored = self.stored(id)?;
         if stored.is_released() {
-            return Ok(());
+            return Ok(Released(None));
         }
-        // First of all: what is not recorded as given up, as on a full disk, must not be taken by somebody else.
         stored.released().save(&self.layout)?;
-        if let Err(error) = self.strip(&stored) {
-            tracing::warn!(%error, sandbox = id, "something is left of a released sandbox");
-        }
-        Ok(())
+        Ok(Released(Some(stored)))
+    }
+
+    /// See `Networks::clear_released`.
+    pub(super) fn clear_released(&self, released: &Released) -> Result<(), NetworkError> {
+        let _use = self.layout.lock_use()?;
+        released
+            .0
+            .as_ref()
+            .map_or(Ok(()), |stored| self.strip(stored))
     }
 
     /// Makes the kernel half of a released sandbox anew; addresses and ports that are not fixed may be others. If that

@@ -299,9 +299,17 @@ impl Shared {
         if !tenancy.leave(container, leaving) {
             return;
         }
-        match self.containers.networks.release_sandbox(sandbox).await {
-            Ok(()) => self.let_go_of_sandbox(sandbox),
-            Err(error) => tracing::warn!(%error, sandbox, "cannot release a sandbox"),
+        let networks = &self.containers.networks;
+        let released = match networks.release_sandbox(sandbox).await {
+            Ok(released) => released,
+            Err(error) => {
+                tracing::warn!(%error, sandbox, "cannot release a sandbox");
+                return;
+            }
+        };
+        self.let_go_of_sandbox(sandbox);
+        if let Err(error) = networks.clear_released(released).await {
+            tracing::warn!(%error, sandbox, "something is left of a released sandbox");
         }
     }
 

@@ -167,11 +167,7 @@ fn what_another_sandbox_has_by_now_is_not_taken_back() {
         let first = world.sandbox("web-1", &["a"], ports).await;
         let file = world.path().join("state/lib/networks/sandboxes/web-1.json");
         let record = std::fs::read_to_string(&file).expect("the record");
-        world
-            .networks
-            .release_sandbox("web-1")
-            .await
-            .expect("given up");
+        world.release("web-1").await;
         drop(first);
         let second = world.sandbox("web-2", &["a"], ports).await;
         second.at.serve(80, "second");
@@ -212,8 +208,7 @@ fn a_sandbox_that_cannot_be_noted_as_given_up_stays() {
         released.await.expect_err("nothing can be written");
         assert!(world.outside.ask(UPLINK, 8080).starts_with("web"));
         At::Host.shell(&format!("umount {folder}"));
-        let released = world.networks.release_sandbox("web-1");
-        released.await.expect("given up");
+        world.release("web-1").await;
         assert!(!namespace::exists(&web.record.netns));
     });
 }

@@ -288,6 +288,12 @@ impl World {
         self.networks.create(&spec).await.expect("a network")
     }
 
+    pub(super) async fn release(&self, id: &str) {
+        let released = self.networks.release_sandbox(id).await.expect("recorded");
+        let cleared = self.networks.clear_released(released);
+        cleared.await.expect("cleared");
+    }
+
     /// A sandbox on `networks` that must come up.
     pub(super) async fn sandbox(
         &self,
