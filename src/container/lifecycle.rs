@@ -24,6 +24,10 @@ const KILL: u32 = 9;
 const REMAINS: Duration = Duration::from_secs(5);
 const PAUSE: Duration = Duration::from_millis(100);
 
+/// How long the folder of a task may be in the way before containerd is taken to have forgotten it. It may only be slow to
+/// remove it.
+const FORGOTTEN: Duration = Duration::from_secs(3);
+
 /// How long a creation takes at most where nothing is in its way.
 const SLOW: Duration = Duration::from_secs(1);
 
@@ -114,7 +118,7 @@ impl Containers {
                     if (has_met_shim || error.meets_remains()) && Instant::now() < deadline =>
                 {
                     tracing::debug!(id = task.id, %error, "an earlier attempt is still there");
-                    if begin.elapsed() < SLOW
+                    if begin.elapsed() < FORGOTTEN
                         || !self.engine.remove_forgotten_bundle(&task.id, &error)
                     {
                         tokio::time::sleep(PAUSE).await;
