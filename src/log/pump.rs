@@ -464,6 +464,21 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_writer_that_leaves_before_the_start_is_not_the_end() {
+        let bench = Bench::new();
+        let streams = open(bench.directory.path()).unwrap();
+        let writers = streams.writers().unwrap();
+        let pump = spawn(streams, bench.options.clone(), bench.taps.clone()).unwrap();
+        drop((bench.writer("stdout"), bench.writer("stderr")));
+        let early = tokio::time::timeout(Duration::from_millis(50), pump.drained()).await;
+        assert!(early.is_err());
+        bench.writer("stdout").write_all(b"late\n").unwrap();
+        drop(writers);
+        soon(pump.drained()).await;
+        assert_eq!(bench.text("stdout"), "late\n");
+    }
+
+    #[tokio::test]
     async fn output_that_nobody_wants_is_read_and_leaves_no_file() {
         let mut bench = Bench::new();
         bench.options.discard = true;

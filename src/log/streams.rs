@@ -36,7 +36,8 @@ pub fn make_fifos(directory: &Path, stdin: bool, stderr: bool) -> io::Result<()>
 /// Our ends of a container's FIFOs, for one run of it.
 ///
 /// A read end that saw its last writer leave is at its end for good. So each run, and each attempt to start one, opens
-/// its own before its task is created, holds them, and spawns a pump; that pump is drained when the run is over.
+/// its own before its task is created, holds them, and spawns a pump; that pump is drained when the run is over. Until the
+/// task has started [`Streams::writers`] keep it from the end: what is left of an earlier attempt may write, and leave.
 #[derive(Debug)]
 pub struct Streams {
     pub(super) directory: PathBuf,
@@ -86,6 +87,16 @@ impl Streams {
             }
         }
         streams
+    }
+
+    /// The other ends of the outputs, which have no end as long as these are there.
+    pub fn writers(&self) -> io::Result<Vec<OwnedFd>> {
+        let flags = OFlags::WRONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let open = |(origin, _): &(Origin, OwnedFd)| {
+            let path = self.directory.join(origin.name());
+            rustix::fs::open(path, flags, Mode::empty()).map_err(io::Error::from)
+        };
+        self.outputs.iter().map(open).collect()
     }
 
     /// What must be held while the run lasts, so that a killed worker loses nothing: names and descriptors.

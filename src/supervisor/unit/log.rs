@@ -1,6 +1,7 @@
 //! The log of a unit: one pump for each run.
 
 use std::io;
+use std::os::fd::OwnedFd;
 
 use super::{DRAIN, Unit};
 use crate::container::label;
@@ -11,11 +12,14 @@ use crate::log::{LogOptions, file_name};
 use crate::state::create_private_dir;
 
 impl Unit {
-    /// Opens our ends of the FIFOs for the next run and begins to read.
-    pub(super) async fn open_log(&mut self) -> io::Result<()> {
+    /// Opens our ends of the FIFOs for the next run and begins to read. Returns what keeps them from their end until the
+    /// task has started.
+    pub(super) async fn open_log(&mut self) -> io::Result<Vec<OwnedFd>> {
         let streams = self.open_streams()?;
+        let writers = streams.writers()?;
         self.forward = self.forward_log(true).await?;
-        self.read_log(streams)
+        self.read_log(streams)?;
+        Ok(writers)
     }
 
     fn open_streams(&self) -> io::Result<Streams> {

@@ -251,7 +251,8 @@ impl Unit {
             let id = &self.record.id;
             self.shared.enter_sandbox(sandbox, id, false).await?;
         }
-        self.open_log().await.map_err(|source| ContainerError::Io {
+        let opened = self.open_log().await;
+        let _writers = opened.map_err(|source| ContainerError::Io {
             operation: "open the log".into(),
             source,
         })?;
