@@ -203,7 +203,12 @@ impl Unit {
                     out_of_memory: false,
                     lost: false,
                 });
-                self.leave_sandbox(false).await;
+                let is_unknown =
+                    matches!(error, ContainerError::Engine(error) if error.is_outage());
+                if !is_unknown {
+                    self.leave_sandbox(false).await;
+                }
+                // Else containerd may have started it all the same: the next look or start tells.
             }
         }
         self.save();
