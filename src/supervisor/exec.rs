@@ -1,17 +1,21 @@
 //! Runs a command in a container and returns how it ended and what it said: for probes and hooks.
 
+use std::collections::HashMap;
 use std::io;
 use std::os::unix::fs::FileTypeExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use rustix::fs::Mode;
 use tokio::net::unix::pipe;
+use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 
+use super::shared::Shared;
 use crate::container::{ContainerError, Containers, ExecOptions};
-use crate::engine::{ContainerRecord, Engine, EngineError, Stdio};
+use crate::engine::{ContainerRecord, EngineError, Stdio};
 
 /// How a command ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,7 +39,56 @@ const PREFIX: &str = "exec-";
 
 /// Whether a process was begun by this worker: a probe or a hook, not a user's command.
 pub(super) fn is_own(exec_id: &str) -> bool {
-    exec_id.starts_with(&format!("{PREFIX}{}-", std::process::id()))
+    let name = exec_id.strip_prefix(PREFIX);
+    let worker = name.and_then(|name| name.split_once('-')?.0.parse().ok());
+    worker == Some(std::process::id())
+}
+
+/// Ends of our processes, as containerd tells of them anyway: asking for each would be another call that containerd
+/// passes on to a shim.
+#[derive(Debug, Default)]
+pub(super) struct Exits(Mutex<HashMap<String, oneshot::Sender<u32>>>);
+
+impl Exits {
+    /// Waits for the end of a process that is not started yet. The answer is an error if containerd must be asked.
+    fn expect(&self, exec_id: &str) -> Expected<'_> {
+        let (sender, exit) = oneshot::channel();
+        self.locked().insert(exec_id.to_owned(), sender);
+        Expected {
+            exits: self,
+            exec_id: exec_id.to_owned(),
+            exit,
+        }
+    }
+
+    pub(super) fn tell(&self, exec_id: &str, code: u32) {
+        if let Some(sender) = self.locked().remove(exec_id) {
+            // Nobody may wait any more.
+            sender.send(code).ok();
+        }
+    }
+
+    /// Some ends may not have been told: whoever waits asks.
+    pub(super) fn miss(&self) {
+        self.locked().clear();
+    }
+
+    fn locked(&self) -> MutexGuard<'_, HashMap<String, oneshot::Sender<u32>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Somebody waits for the end of a process.
+struct Expected<'a> {
+    exits: &'a Exits,
+    exec_id: String,
+    exit: oneshot::Receiver<u32>,
+}
+
+impl Drop for Expected<'_> {
+    fn drop(&mut self) {
+        self.exits.locked().remove(&self.exec_id);
+    }
 }
 
 /// FIFO of one exec; the file goes with it.
@@ -67,13 +120,14 @@ impl Drop for Fifo {
 /// Runs `options.command` in the container of `record` until `time_over`, with both outputs in one, of which the first
 /// `limit` bytes are returned.
 pub(super) async fn run(
-    containers: &Containers,
+    shared: &Shared,
     record: &ContainerRecord,
     options: &ExecOptions,
     time_over: impl Future<Output = ()>,
     limit: usize,
 ) -> Result<(Outcome, String), ContainerError> {
     static COUNTER: AtomicU64 = AtomicU64::new(0);
+    let containers = &shared.containers;
     let process = containers.exec_process(record, options).await?;
     let exec_id = format!(
         "{PREFIX}{}-{}",
@@ -101,7 +155,7 @@ pub(super) async fn run(
         .create_exec(&record.id, &exec_id, &process, &stdio)
         .await?;
     let process = async {
-        let outcome = supervise(engine, &record.id, &exec_id, time_over).await;
+        let outcome = supervise(shared, &record.id, &exec_id, time_over).await;
         // Its end also means that the shim has copied all output. The process may be gone with its container; then there
         // is nothing to delete.
         if let Err(error) = engine.delete_exec(&record.id, &exec_id).await {
@@ -231,17 +285,23 @@ fn left(folder: &Path) -> Vec<(String, Fifo)> {
 }
 
 async fn supervise(
-    engine: &Engine,
+    shared: &Shared,
     id: &str,
     exec_id: &str,
     time_over: impl Future<Output = ()>,
 ) -> Result<Outcome, EngineError> {
+    let engine = &shared.containers.engine;
+    let mut expected = shared.exits.expect(exec_id);
     engine.start_exec(id, exec_id).await?;
-    tokio::select! {
-        // Cancel-safe: the end can be waited for again.
-        status = engine.wait_exec(id, exec_id) => {
-            return status.map(|status| Outcome::Exited { code: status.code });
+    let end = async {
+        match (&mut expected.exit).await {
+            Ok(code) => Ok(code),
+            Err(_) => engine.wait_exec(id, exec_id).await.map(|exit| exit.code),
         }
+    };
+    tokio::select! {
+        // Cancel-safe: the end can be asked for again.
+        code = end => return code.map(|code| Outcome::Exited { code }),
         // Cancel-safe: it is not asked again.
         () = time_over => {}
     }
@@ -263,6 +323,27 @@ mod tests {
         assert_eq!(is_left(folder.path()), Some(false));
         drop(lock);
         assert_eq!(is_left(folder.path()), Some(true));
+    }
+
+    #[tokio::test]
+    async fn an_end_is_told_or_must_be_asked_for() {
+        let exits = Exits::default();
+        let (mut told, mut missed) = (exits.expect("a"), exits.expect("b"));
+        exits.tell("a", 3);
+        exits.tell("nobody waits", 0);
+        exits.miss();
+        assert_eq!((&mut told.exit).await, Ok(3));
+        (&mut missed.exit).await.unwrap_err();
+        drop(exits.expect("c"));
+        assert!(exits.locked().is_empty());
+    }
+
+    #[test]
+    fn only_processes_of_this_worker_are_its_own() {
+        let own = std::process::id();
+        assert!(is_own(&format!("exec-{own}-0")));
+        assert!(!is_own(&format!("exec-{}-0", own + 1)));
+        assert!(!is_own("exec-abc") && !is_own("shell"));
     }
 
     #[test]

@@ -10,6 +10,7 @@ use jiff::Timestamp;
 use tokio::sync::{Notify, Semaphore, broadcast};
 
 use super::dns::DnsServer;
+use super::exec::Exits;
 use super::history::{EventRecord, History};
 use super::hold::Holder;
 use super::protocol::{ContainerChange, ContainerEvent};
@@ -40,6 +41,7 @@ pub(super) struct Shared {
     pub(super) events: broadcast::Sender<ContainerEvent>,
     history: History,
     pub(super) probes: Semaphore,
+    pub(super) exits: Exits,
     /// A unit has panicked.
     pub(super) broken: Notify,
     pub(super) boot_id: String,
@@ -67,6 +69,7 @@ impl Shared {
             dns,
             events: broadcast::Sender::new(1024),
             probes: Semaphore::new(PROBES),
+            exits: Exits::default(),
             broken: Notify::new(),
             boot_id: boot_id.unwrap_or_default().trim().to_owned(),
         }

@@ -219,7 +219,8 @@ enum Phase {
 
 struct Unit {
     shared: Arc<Shared>,
-    record: ContainerRecord,
+    /// Without what only a start needs, which asks for it: see [`without_ballast`].
+    record: Arc<ContainerRecord>,
     desired: Desired,
     /// Sandbox that it runs in: its own, or that of the container whose network it joins.
     home: Option<String>,
@@ -258,6 +259,22 @@ pub(super) fn home(shared: &Shared, desired: &Desired) -> Option<String> {
     desired.sandbox.clone().or_else(joined)
 }
 
+/// A record whose spec has nothing but the process: the rest is long, most of all the rules for system calls, and of no use
+/// to who runs probes. What the container was made from is known otherwise.
+fn without_ballast(mut record: ContainerRecord) -> ContainerRecord {
+    #[derive(serde::Deserialize, serde::Serialize)]
+    struct Spec {
+        process: serde_json::Value,
+    }
+    // One that cannot be read is left as it is: whoever needs it says so.
+    let spec = serde_json::from_slice::<Spec>(&record.spec);
+    if let Ok(Ok(spec)) = spec.map(|spec| serde_json::to_vec(&spec)) {
+        record.spec = spec;
+    }
+    record.extensions.clear();
+    record
+}
+
 /// Takes a container under supervision, whatever state it is in. If it ended unseen it comes back after `gate` is
 /// cancelled.
 pub(super) fn spawn(
@@ -286,7 +303,7 @@ pub(super) fn spawn(
     let home = home(&shared, &desired);
     let unit = Unit {
         shared,
-        record,
+        record: Arc::new(without_ballast(record)),
         desired,
         home,
         state,

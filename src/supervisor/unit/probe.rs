@@ -28,7 +28,8 @@ impl Unit {
         run.next_probe = settings.map(|settings| {
             let health = self.state.health.get_or_insert_default();
             let delay = settings.delay(health, run.since.elapsed());
-            Instant::now() + jittered(delay)
+            let is_first = health.log.is_empty();
+            Instant::now() + if is_first { jittered(delay) } else { delay }
         });
         if run.next_probe.is_none() {
             self.state.health = None;
@@ -43,7 +44,7 @@ impl Unit {
             return;
         };
         let shared = Arc::clone(&self.shared);
-        let record = self.record.clone();
+        let record = Arc::clone(&self.record);
         run.probe = Some(tokio::spawn(async move {
             probe(&shared, &record, &settings).await
         }));
@@ -78,11 +79,15 @@ impl Unit {
         });
         let reason = reason(&probe);
         let health = self.state.health.get_or_insert_default();
+        let is_as_before = health.log.last().is_some_and(|last| {
+            reason.is_none() && last.exit_code == probe.exit_code && last.output == probe.output
+        });
         if settings.record(health, probe, ran) {
             let status = health.status;
             self.save();
             self.emit(ContainerChange::Health { status }, reason);
-        } else {
+        } else if !is_as_before {
+            // That all is still well is not worth writing down each time.
             self.save();
         }
         self.plan_probe();
@@ -110,7 +115,7 @@ async fn probe(
     };
     let timeout = settings.timeout;
     let (outcome, output) = exec::run(
-        &shared.containers,
+        shared,
         record,
         &options,
         tokio::time::sleep(timeout),

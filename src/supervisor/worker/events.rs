@@ -14,6 +14,7 @@ pub(super) async fn follow_engine(worker: Arc<Worker>) {
     while let Some(event) = events.recv().await {
         match event {
             Event::Subscribed => {
+                worker.shared.exits.miss();
                 for unit in worker.units() {
                     exec::watch_all(&worker.shared.containers, &unit.id);
                     unit.send(Command::Look).await;
@@ -34,17 +35,22 @@ pub(super) async fn follow_engine(worker: Arc<Worker>) {
                 worker.tell(&id, Command::Note(event)).await;
             }
             Event::TaskExited {
+                exec_id, exit_code, ..
+            } if exec::is_own(&exec_id) => worker.shared.exits.tell(&exec_id, exit_code),
+            Event::TaskExited {
                 id,
                 exec_id,
                 exit_code,
                 ..
-            } if exec_id != id && !exec::is_own(&exec_id) => {
+            } if exec_id != id => {
                 let event = EventRecord::new("container", "exec_die")
                     .with("execID", exec_id)
                     .with("exitCode", exit_code);
                 worker.tell(&id, Command::Note(event)).await;
             }
-            Event::ExecAdded { id, exec_id } if worker.unit(&id).is_some() => {
+            Event::ExecAdded { id, exec_id }
+                if !exec::is_own(&exec_id) && worker.unit(&id).is_some() =>
+            {
                 let containers = worker.shared.containers.clone();
                 tokio::spawn(exec::watch(containers, id, exec_id));
             }
