@@ -1,8 +1,8 @@
 //! Walks a plan: every step as soon as what it waits for is done, several at once.
 
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
-use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -21,60 +21,67 @@ pub trait Effects: Send + Sync + 'static {
 }
 
 /// Performs every step of `plan`. A step is left out if one of those that it comes `after` failed or was left out; all
-/// others are still done, and every failure is returned, in the order of the plan. After `cancel` no further step begins.
+/// others are still done, and every failure is returned, in the order of the plan. At most `parallel` steps are at work,
+/// and begin in the order of the plan where nothing else decides. After `cancel` no further step begins.
 pub async fn apply<E: Effects>(
     plan: &Plan,
     effects: Arc<E>,
     parallel: usize,
     cancel: &CancellationToken,
 ) -> Vec<Failure> {
-    let permits = Arc::new(Semaphore::new(parallel.max(1)));
     let mut progress = Progress::new(plan);
     let mut running = JoinSet::new();
-    let begin = |running: &mut JoinSet<_>, id: StepId| {
-        let step = plan.steps[id].clone();
-        let effects = Arc::clone(&effects);
-        let permits = Arc::clone(&permits);
-        let cancel = cancel.clone();
-        running.spawn(async move {
-            // A wait costs nothing and must not keep others from running.
-            let _permit = if step.action.is_wait() {
-                None
-            } else {
-                permits.acquire().await.ok()
-            };
-            if cancel.is_cancelled() {
-                return (id, Err(None));
-            }
-            let result = effects.perform(&step, &cancel).await.map_err(Some);
-            boundary(step.action.name());
-            (id, result)
-        });
-    };
-    for id in progress.first() {
-        begin(&mut running, id);
-    }
+    let mut steps = HashMap::new();
     let mut failures = Vec::new();
-    while let Some(joined) = running.join_next().await {
-        let (id, result) = match joined {
-            Ok(done) => done,
+    let mut ready = progress.first();
+    let mut queue = VecDeque::new();
+    let mut busy = 0;
+    loop {
+        // A wait costs nothing and must not keep others from running.
+        let (waits, others): (Vec<_>, Vec<_>) =
+            { ready.into_iter() }.partition(|&id| plan.steps[id].action.is_wait());
+        queue.extend(others);
+        let room = parallel.max(1).saturating_sub(busy).min(queue.len());
+        busy += room;
+        for id in waits.into_iter().chain(queue.drain(..room)) {
+            let step = plan.steps[id].clone();
+            let (effects, cancel) = (Arc::clone(&effects), cancel.clone());
+            let task = running.spawn(perform(step, effects, cancel));
+            steps.insert(task.id(), id);
+        }
+        let Some(joined) = running.join_next_with_id().await else {
+            break;
+        };
+        let (task, result) = match joined {
+            Ok((task, result)) => (task, result),
             Err(error) => {
-                failures.push((
-                    StepId::MAX,
-                    Failure::new("", format!("a step ended early: {error}")),
-                ));
-                continue;
+                let failure = Failure::new("", format!("a step ended early: {error}"));
+                (error.id(), Err(Some(failure)))
             }
         };
-        for next in progress.end(id, result.is_ok()) {
-            begin(&mut running, next);
-        }
+        let id = steps[&task];
+        busy -= usize::from(!plan.steps[id].action.is_wait());
+        ready = progress.end(id, result.is_ok());
         if let Err(Some(failure)) = result {
             failures.push((id, failure));
         }
     }
     failures.sort_by_key(|(id, _)| *id);
     failures.into_iter().map(|(_, failure)| failure).collect()
+}
+
+/// Performs one step; the error is `None` if it was left out.
+async fn perform<E: Effects>(
+    step: Step,
+    effects: Arc<E>,
+    cancel: CancellationToken,
+) -> Result<(), Option<Failure>> {
+    if cancel.is_cancelled() {
+        return Err(None);
+    }
+    let result = effects.perform(&step, &cancel).await;
+    boundary(step.action.name());
+    result.map_err(Some)
 }
 
 /// Which steps still wait for others.
@@ -193,6 +200,18 @@ mod tests {
         let failures = apply(&plan, Arc::clone(&effects), 8, &CancellationToken::new()).await;
         assert!(failures.is_empty());
         assert_eq!(*effects.done.lock().unwrap(), ["a", "b", "c"]);
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn one_after_the_other_is_the_order_of_the_plan() {
+        let names = ["a", "b", "c", "d", "e"];
+        for _ in 0..20 {
+            let effects = Arc::new(Recorder::default());
+            let plan = plan(&names.map(|name| (name, &[][..])));
+            let failures = apply(&plan, Arc::clone(&effects), 1, &CancellationToken::new()).await;
+            assert!(failures.is_empty());
+            assert_eq!(*effects.done.lock().unwrap(), names);
+        }
     }
 
     #[tokio::test(start_paused = true)]
