@@ -71,6 +71,7 @@ impl Host {
             forget: Forget {
                 // A client goes on sending from one port, and would reach the old one for ever.
                 udp,
+                closed: before.iter().map(|before| before.target).collect(),
                 ..Forget::default()
             },
             ..Change::default()

@@ -140,6 +140,7 @@ impl Host {
                         .filter_map(record::address)
                         .collect(),
                     udp: udp_ports(&record.ports),
+                    ..Forget::default()
                 },
                 ..Change::default()
             },

@@ -55,13 +55,14 @@ const CLIENT: &str = r"
 import collections, os, sys, time, urllib.request
 got = collections.Counter()
 while not os.path.exists('enough'):
+    time.sleep(0.001)
     for port in sys.argv[1:]:
         try:
             with urllib.request.urlopen(f'http://127.0.0.1:{port}/', timeout=5) as answer:
                 got[answer.read().decode().strip()] += 1
         except OSError as error:
             got['REFUSED'] += 1
-            print(port, error, file=sys.stderr)
+            print(time.strftime('%H:%M:%S'), port, error, file=sys.stderr)
 print(dict(got))
 ";
 

@@ -56,6 +56,7 @@ impl Change {
         self.switch.extend(other.switch);
         self.forget.addresses.extend(other.forget.addresses);
         self.forget.udp.extend(other.forget.udp);
+        self.forget.closed.extend(other.forget.closed);
     }
 
     fn is_empty(&self) -> bool {

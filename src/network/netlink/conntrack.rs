@@ -15,6 +15,11 @@ const PROTOCOL_UDP: u8 = 17;
 
 const TUPLE_ORIGINAL: u16 = 1;
 const TUPLE_REPLY: u16 = 2;
+const PROTOCOL_INFO: u16 = 4;
+const INFO_TCP: u16 = 1;
+const TCP_STATE: u16 = 1;
+/// `TIME_WAIT` and `CLOSE` of `nf_conntrack_tcp.h`.
+const CLOSED: [u8; 2] = [7, 8];
 const ENTRY_ID: u16 = 12;
 const ENTRY_ZONE: u16 = 18;
 const TUPLE_ADDRESSES: u16 = 1;
@@ -31,11 +36,13 @@ pub(in crate::network) struct Forget {
     pub(in crate::network) addresses: Vec<Ipv4Addr>,
     /// UDP flows that were sent to these ports of the host; an unspecified address stands for any.
     pub(in crate::network) udp: Vec<(Ipv4Addr, u16)>,
+    /// Closed TCP connections that lead to these addresses: a client that uses their port again would be led there, too.
+    pub(in crate::network) closed: Vec<Ipv4Addr>,
 }
 
 impl Forget {
     pub(in crate::network) fn is_empty(&self) -> bool {
-        self.addresses.is_empty() && self.udp.is_empty()
+        self.addresses.is_empty() && self.udp.is_empty() && self.closed.is_empty()
     }
 
     fn covers(&self, entry: &[u8]) -> bool {
@@ -48,6 +55,10 @@ impl Forget {
         if ends.flatten().any(|end| self.addresses.contains(&end)) {
             return true;
         }
+        let leads_to = reply.and_then(|tuple| tuple.source);
+        if leads_to.is_some_and(|address| self.closed.contains(&address)) && is_closed(entry) {
+            return true;
+        }
         original.is_some_and(|tuple| {
             tuple.protocol == Some(PROTOCOL_UDP)
                 && self.udp.iter().any(|(address, port)| {
@@ -56,6 +67,16 @@ impl Forget {
                 })
         })
     }
+}
+
+/// Whether an entry is of a TCP connection that is remembered only for a while.
+fn is_closed(entry: &[u8]) -> bool {
+    let state = find(entry, PROTOCOL_INFO)
+        .and_then(|info| find(info, INFO_TCP))
+        .and_then(|tcp| find(tcp, TCP_STATE));
+    state
+        .and_then(<[u8]>::first)
+        .is_some_and(|state| CLOSED.contains(state))
 }
 
 #[derive(Debug, Default)]
