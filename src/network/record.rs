@@ -189,12 +189,7 @@ pub(super) fn rules(layout: &Layout) -> Result<(Rules, Vec<String>), NetworkErro
         ids.push(network.id);
     }
     for sandbox in read_sandboxes::<Stored>(layout)? {
-        for forward in sandbox.forwards() {
-            // Two claim it if a switch was cut off; either can have it until one is chosen.
-            if !rules.forwards.iter().any(|known| known.same_key(&forward)) {
-                rules.forwards.push(forward);
-            }
-        }
+        rules.forwards.extend(sandbox.forwards());
     }
     Ok((rules, ids))
 }

@@ -42,10 +42,12 @@ impl Host {
     pub(super) fn reopen(&self, id: &str) -> Result<Held, NetworkError> {
         let _use = self.layout.lock_use()?;
         let stored = self.stored(id)?;
-        let mut others = record::sandboxes(&self.layout)?;
-        others.retain(|other| other.spec.id != id);
-        let is_shared =
-            |port: &PublishedPort| others.iter().any(|other| other.ports.contains(port));
+        // Looked at only for a port that is taken: every sandbox of a project may be opened again at once.
+        let is_shared = |port: &PublishedPort| {
+            let others = record::sandboxes(&self.layout).unwrap_or_default();
+            let mut others = others.iter().filter(|other| other.spec.id != id);
+            others.any(|other| other.ports.contains(port))
+        };
         let mut held = hold_recorded(&stored, |port| !is_shared(port))?;
         held.extend(namespace::enter(&stored.record.netns, || {
             resolver::open(id)

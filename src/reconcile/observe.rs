@@ -1,6 +1,6 @@
 //! The world as it is now.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -71,15 +71,15 @@ pub struct Observed {
 impl Observed {
     /// Whether there is a container that runs in its own sandbox and is recorded as if its peers were not to find it.
     pub fn has_hidden(&self) -> bool {
-        let running = self
-            .containers
-            .iter()
-            .filter(|container| container.status == Status::Running);
-        let mut homes =
-            running.filter_map(|container| container.desired.as_ref()?.sandbox.as_ref());
-        homes.any(|home| {
-            let mut sandboxes = self.sandboxes.iter();
-            sandboxes.any(|sandbox| sandbox.spec.id == *home && !sandbox.active)
+        let sandboxes = self.sandboxes.iter();
+        let hidden = sandboxes.filter(|sandbox| !sandbox.active);
+        let hidden: HashSet<&str> = hidden.map(|sandbox| sandbox.spec.id.as_str()).collect();
+        let containers = self.containers.iter();
+        let mut running = containers.filter(|container| container.status == Status::Running);
+        running.any(|container| {
+            let desired = container.desired.as_ref();
+            let home = desired.and_then(|desired| desired.sandbox.as_deref());
+            home.is_some_and(|home| hidden.contains(home))
         })
     }
 }

@@ -358,7 +358,7 @@ impl Worker {
                     .as_ref()
                     .is_some_and(|sandbox| hidden.contains(sandbox))
             {
-                unit.ask(|reply| Command::Settle { reply }).await.ok();
+                unit.ask(|reply| Command::WriteAgain { reply }).await.ok();
             }
         }
     }

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use super::world::{
     At, OUTSIDE, Sandbox, UPLINK, World, describe, on_private_host, port, run, spec,
+    within_ten_seconds,
 };
 use crate::model::IpamPool;
 use crate::network::NetworkSpec;
@@ -252,21 +253,8 @@ fn a_reboot_attaches_by_plugins_again_at_the_same_address() {
         crate::network::namespace::remove(&web.record.netns).expect("removed");
         drop(web);
         // A reboot leaves no interface behind; the kernel needs a moment for the one of a namespace.
-        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
-        while links() == before && std::time::Instant::now() < deadline {
-            std::thread::sleep(std::time::Duration::from_millis(10));
-        }
-        let held = world
-            .networks
-            .repair_sandbox("web-1")
-            .await
-            .expect("repaired");
-        let record = world
-            .networks
-            .sandbox("web-1")
-            .expect("read")
-            .expect("there");
-        let web = Sandbox::new((record, held));
+        within_ten_seconds(|| links() != before);
+        let web = world.repaired("web-1").await;
         assert_eq!(web.address(), address);
         web.at.serve(80, "web");
         assert!(world.outside.ask(UPLINK, 8080).starts_with("web"));

@@ -4,7 +4,8 @@ use std::net::{Ipv4Addr, TcpListener, UdpSocket};
 use std::os::fd::OwnedFd;
 
 use super::world::{
-    At, OUTSIDE, Sandbox, UPLINK, World, ask_with, describe, on_private_host, port, run, spec, udp,
+    At, OUTSIDE, UPLINK, World, ask_with, describe, on_private_host, port, run, spec, udp,
+    within_ten_seconds,
 };
 use crate::network::{NetworkError, PortRequest};
 
@@ -208,9 +209,7 @@ fn a_port_leads_to_the_sandbox_that_stood_by_and_open_connections_stay() {
         let requests = [port(None, 8080, 80), udp(port(None, 8080, 80))];
         let old = world.sandbox("web-1", &["a"], &requests).await;
         old.at.serve(80, "old");
-        let spec = spec("web-1+", &["a"], &requests);
-        let made = world.networks.create_standby(&spec, "web-1").await;
-        let new = Sandbox::new(made.expect("a second sandbox"));
+        let new = world.standby("web-1+", &["a"], &requests, "web-1").await;
         new.at.serve(80, "new");
         assert!(new.record.ports.is_empty());
         assert!(world.outside.ask(UPLINK, 8080).starts_with("old"));
@@ -240,15 +239,35 @@ fn a_port_leads_to_the_sandbox_that_stood_by_and_open_connections_stay() {
 }
 
 #[test]
+fn a_port_of_a_client_that_is_used_again_leads_to_the_new_sandbox() {
+    on_private_host(|world| async move {
+        world.network("a").await;
+        let requests = [port(None, 8080, 80)];
+        let old = world.sandbox("web-1", &["a"], &requests).await;
+        old.at.serve(80, "old");
+        let _new = world.standby("web-1+", &["a"], &requests, "web-1").await;
+        world.outside.ask(UPLINK, 8080);
+        let address = old.address().to_string();
+        let remembered = || {
+            let entries = run("conntrack", &["-L"]);
+            let mut entries = entries.lines();
+            entries.any(|entry| entry.contains(&address) && entry.contains("TIME_WAIT"))
+        };
+        assert!(within_ten_seconds(remembered), "it is not closed");
+        let switched = world.networks.switch_sandbox("web-1", "web-1+").await;
+        switched.expect("switched");
+        assert!(!remembered());
+    });
+}
+
+#[test]
 fn a_switch_that_is_cut_off_between_its_records_is_finished() {
     on_private_host(|world| async move {
         world.network("a").await;
         let requests = [port(None, 8080, 80)];
         let old = world.sandbox("web-1", &["a"], &requests).await;
         old.at.serve(80, "old");
-        let spec = spec("web-1+", &["a"], &requests);
-        let made = world.networks.create_standby(&spec, "web-1").await;
-        let new = Sandbox::new(made.expect("a second sandbox"));
+        let new = world.standby("web-1+", &["a"], &requests, "web-1").await;
         new.at.serve(80, "new");
         let record = world.networks.host.layout.sandbox_record("web-1");
         let before = std::fs::read(&record).expect("a record");

@@ -2,7 +2,7 @@
 
 use std::net::Ipv4Addr;
 
-use super::world::{At, OUTSIDE, Sandbox, UPLINK, World, on_private_host, port, run};
+use super::world::{At, OUTSIDE, UPLINK, World, on_private_host, port, run};
 use crate::network::{PortRequest, namespace};
 
 #[test]
@@ -109,18 +109,8 @@ fn a_sandbox_comes_back_after_a_reboot_with_address_and_port() {
         let text = std::fs::read_to_string(&file).expect("the record");
         std::fs::write(&file, text.replace(&web.record.boot_id, "another-boot")).expect("written");
         drop(web);
-        let held = world
-            .networks
-            .repair_sandbox("web-1")
-            .await
-            .expect("repaired");
-        assert_eq!(held.len(), 3);
-        let record = world
-            .networks
-            .sandbox("web-1")
-            .expect("read")
-            .expect("there");
-        let web = Sandbox::new((record, held));
+        let web = world.repaired("web-1").await;
+        assert_eq!(web.held.len(), 3);
         assert_eq!(web.address(), address);
         web.at.serve(80, "web");
         assert!(world.outside.ask(UPLINK, 8080).starts_with("web"));
@@ -173,17 +163,7 @@ fn what_another_sandbox_has_by_now_is_not_taken_back() {
         second.at.serve(80, "second");
         // As if nobody could note that the first one was given up.
         std::fs::write(&file, record).expect("written");
-        let held = world
-            .networks
-            .repair_sandbox("web-1")
-            .await
-            .expect("repaired");
-        let record = world
-            .networks
-            .sandbox("web-1")
-            .expect("read")
-            .expect("there");
-        let first = Sandbox::new((record, held));
+        let first = world.repaired("web-1").await;
         first.at.serve(80, "first");
         assert_ne!(first.address(), second.address());
         assert!(world.outside.ask(UPLINK, 8080).starts_with("second"));

@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::mount::{MountFlags, mount};
 
@@ -307,6 +307,38 @@ impl World {
             .await;
         Sandbox::new(made.unwrap_or_else(|error| panic!("{id}: {}", describe(&error))))
     }
+
+    /// One that stands by for the sandbox `other`.
+    pub(super) async fn standby(
+        &self,
+        id: &str,
+        networks: &[&str],
+        ports: &[PortRequest],
+        other: &str,
+    ) -> Sandbox {
+        let spec = spec(id, networks, ports);
+        let made = self.networks.create_standby(&spec, other).await;
+        Sandbox::new(made.unwrap_or_else(|error| panic!("{id}: {}", describe(&error))))
+    }
+
+    /// Makes a sandbox whole again, of which only the record was left.
+    pub(super) async fn repaired(&self, id: &str) -> Sandbox {
+        let held = self.networks.repair_sandbox(id).await.expect("repaired");
+        let record = self.networks.sandbox(id).expect("read").expect("there");
+        Sandbox::new((record, held))
+    }
+}
+
+/// Whether something comes true in time.
+pub(super) fn within_ten_seconds(condition: impl Fn() -> bool) -> bool {
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while Instant::now() < deadline {
+        if condition() {
+            return true;
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    false
 }
 
 pub(super) fn describe(error: &NetworkError) -> String {

@@ -76,6 +76,12 @@ impl<'a> Slot<'a> {
         current.map(|current| current.id.as_str())
     }
 
+    /// The container that counts, and the older ones.
+    pub(super) fn containers(&self) -> impl Iterator<Item = &'a ObservedContainer> {
+        let leftovers = self.leftovers.iter().copied();
+        self.current.into_iter().chain(leftovers)
+    }
+
     /// Left-over containers that run in another sandbox.
     pub(super) fn apart(&self) -> impl Iterator<Item = &'a ObservedContainer> {
         let sandbox = self.wanted.desired.sandbox.clone();

@@ -87,8 +87,12 @@ pub(super) enum Command {
         attended: bool,
         reply: oneshot::Sender<Result<(), ContainerError>>,
     },
-    /// Answered when it knows what its container does, all before it is done, and that is written.
+    /// Answered when it knows what its container does and all before it is done.
     Settle {
+        reply: oneshot::Sender<Result<(), ContainerError>>,
+    },
+    /// Write what is known of it, whatever was written before.
+    WriteAgain {
         reply: oneshot::Sender<Result<(), ContainerError>>,
     },
     /// Its record was changed in place.
@@ -446,6 +450,9 @@ impl Unit {
                 reply.send(Ok(())).ok();
             }
             Command::Settle { reply } => {
+                reply.send(Ok(())).ok();
+            }
+            Command::WriteAgain { reply } => {
                 self.write_again();
                 reply.send(Ok(())).ok();
             }

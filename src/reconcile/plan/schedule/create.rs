@@ -25,13 +25,8 @@ impl<'a> Schedule<'a> {
 
     /// Makes images ready, and makes the containers that can exist beside those that they replace.
     pub(super) fn prepare(&mut self) {
-        let names: Vec<&'a str> = self
-            .services
-            .iter()
-            .map(|service| service.name.as_str())
-            .collect();
-        for name in names {
-            let Some(replicas) = self.decided.remove(name) else {
+        for service in self.services.clone() {
+            let Some(replicas) = self.decided.remove(service.name.as_str()) else {
                 continue;
             };
             for slot in replicas.slots.iter().filter(|slot| slot.creates()) {
@@ -40,7 +35,7 @@ impl<'a> Schedule<'a> {
                     self.create(slot, Gate::default());
                 }
             }
-            self.decided.insert(name, replicas);
+            self.decided.insert(&service.name, replicas);
         }
     }
 
@@ -140,13 +135,8 @@ impl<'a> Schedule<'a> {
     }
 
     pub(super) fn create_late(&mut self) {
-        let names: Vec<&'a str> = self
-            .services
-            .iter()
-            .map(|service| service.name.as_str())
-            .collect();
-        for name in names {
-            let Some(replicas) = self.decided.remove(name) else {
+        for service in self.services.clone() {
+            let Some(replicas) = self.decided.remove(service.name.as_str()) else {
                 continue;
             };
             for slot in &replicas.slots {
@@ -154,7 +144,7 @@ impl<'a> Schedule<'a> {
                     self.create(slot, Gate::default());
                 }
             }
-            self.decided.insert(name, replicas);
+            self.decided.insert(&service.name, replicas);
         }
     }
 }

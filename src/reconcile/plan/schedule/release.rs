@@ -25,13 +25,8 @@ impl<'a> Schedule<'a> {
 
     /// Whether the container, which lives in the sandbox of another one, leaves it.
     fn moves_out(&self, container: &ObservedContainer) -> bool {
-        let slot = self.slots().find(|slot| {
-            let containers = slot
-                .current
-                .into_iter()
-                .chain(slot.leftovers.iter().copied());
-            { containers }.any(|other| other.id == container.id)
-        });
+        let mut slots = self.slots();
+        let slot = slots.find(|slot| slot.containers().any(|other| other.id == container.id));
         self.goes(container) || slot.is_some_and(|slot| slot.creates() && slot.is_moved)
     }
 
@@ -94,12 +89,8 @@ impl<'a> Schedule<'a> {
             } else {
                 self.renewed_dependencies(&slot.service.name)
             };
-            let containers = slot
-                .current
-                .into_iter()
-                .chain(slot.leftovers.iter().copied());
             stops.extend(
-                containers
+                slot.containers()
                     .filter(|container| is_up(container))
                     .map(|container| Stop {
                         container,

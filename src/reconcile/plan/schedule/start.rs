@@ -17,8 +17,8 @@ impl<'a> Schedule<'a> {
             let Some(replicas) = self.decided.remove(service.name.as_str()) else {
                 continue;
             };
-            let starts = replicas.slots.iter().any(|slot| slot.starts);
-            let mut gate = if starts {
+            let first = replicas.slots.iter().position(|slot| slot.starts);
+            let mut gate = if first.is_some() {
                 self.dependencies_met(service)
             } else {
                 Gate::default()
@@ -30,13 +30,7 @@ impl<'a> Schedule<'a> {
             let mut ready = Vec::new();
             let mut prepares_update = false;
             for (index, slot) in replicas.slots.iter().enumerate() {
-                let is_first = index
-                    == replicas
-                        .slots
-                        .iter()
-                        .position(|slot| slot.starts)
-                        .unwrap_or(0);
-                let prepares = is_first && slot.starts && !runs_on;
+                let prepares = first == Some(index) && !runs_on;
                 if slot.update.is_some() {
                     prepares_update |= prepares;
                     continue;
