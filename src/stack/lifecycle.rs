@@ -103,7 +103,14 @@ impl Stack {
             let networks = containers.networks.clone();
             tokio::spawn(async move { networks.firewall_seems_whole().await })
         });
-        let observed = self.observe().await?;
+        let desired = async {
+            match &request {
+                Request::Up { options, .. } => Some(self.desired_here(options).await),
+                _ => None,
+            }
+        };
+        let (observed, desired) = tokio::join!(self.observe(), desired);
+        let observed = observed?;
         self.check_origin(&observed, &request)?;
         if matches!(request, Request::Up { .. }) {
             self.record_origin(&observed)?;
@@ -111,9 +118,12 @@ impl Stack {
         self.call_providers_first(&mut request, &mut on_reply)
             .await?;
         // A plan that depends on registries is the supervisor's to make: asking twice helps nobody.
-        let plan = match &request {
-            Request::Up { options, .. } => self.plan_up_here(&observed, options).await?,
-            request => self.plan_from(request, &observed).await?,
+        let plan = match (&request, desired) {
+            (Request::Up { options, .. }, Some(desired)) => {
+                let plan = |desired| self.plan_up_to(&desired, &observed, options);
+                desired?.map(plan).transpose()?
+            }
+            (request, _) => self.plan_from(request, &observed).await?,
         };
         let idle = match (&plan, &request) {
             (Some(plan), _) => plan.is_empty(),

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::{Stack, StackError};
 use crate::image::{Registry, RegistrySettings};
+use crate::reconcile::desired::DesiredState;
 use crate::reconcile::observe::Observed;
 use crate::reconcile::plan::{self, Action, Plan, UpOptions};
 use crate::reconcile::prepare::{PrepareError, survey_up};
@@ -16,21 +17,29 @@ impl Stack {
         Ok(plan.unwrap_or_default())
     }
 
-    /// As [`Stack::plan_up`]; `None` if that depends on what registries say.
-    pub(super) async fn plan_up_here(
+    /// What `up` wants; `None` if that depends on what registries say.
+    pub(super) async fn desired_here(
         &self,
-        observed: &Observed,
         options: &UpOptions,
-    ) -> Result<Option<Plan>, StackError> {
+    ) -> Result<Option<DesiredState>, StackError> {
         let project = self.required_project()?;
         let images = &self.containers().await?.images;
         let survey = survey_up(images, project, options).await?;
         if survey.asks_registries() {
             return Ok(None);
         }
-        let desired = survey.desired(project)?;
-        let plan = plan::plan_up(project, &desired, observed, options);
-        Ok(Some(plan.map_err(PrepareError::Plan)?))
+        Ok(Some(survey.desired(project)?))
+    }
+
+    /// What `up` would do to get from `observed` to `desired`.
+    pub(super) fn plan_up_to(
+        &self,
+        desired: &DesiredState,
+        observed: &Observed,
+        options: &UpOptions,
+    ) -> Result<Plan, StackError> {
+        let plan = plan::plan_up(self.required_project()?, desired, observed, options);
+        Ok(plan.map_err(PrepareError::Plan)?)
     }
 
     /// Access to registries, as the user's environment has it.
