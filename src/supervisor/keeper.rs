@@ -18,6 +18,7 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 
 use super::hold::{LOCK_KEY, Packet, receive, send_all, socket_pair};
 use super::lock::SupervisorLock;
+use crate::sys::memory;
 
 /// How a worker is started.
 #[derive(Clone, Debug)]
@@ -122,6 +123,7 @@ fn attend(
     let pid = Pid::from_child(&child);
     let process = rustix::process::pidfd_open(pid, PidfdFlags::empty())?;
     let mut open = true;
+    memory::give_back();
     loop {
         let mut sources = vec![process.as_fd(), signals.as_fd()];
         if open {

@@ -7,6 +7,7 @@
 
 pub(crate) mod descriptors;
 mod detach;
+pub(crate) mod memory;
 pub(crate) mod namespace;
 pub(crate) mod seccomp;
 
