@@ -1,6 +1,8 @@
 //! The first process of a container's run, so that whether it lives can be read from the kernel: containerd asks every
 //! shim in turn before it lists tasks.
 
+use std::fs::File;
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -35,9 +37,14 @@ impl Process {
         self.is_frozen()
     }
 
+    /// Whether the kernel killed a process of its cgroup for want of memory. Cgroup v2 only; it may have ended.
+    pub fn was_out_of_memory(&self) -> bool {
+        let events = std::fs::read_to_string(self.freezer.with_file_name("memory.events"));
+        events.is_ok_and(|events| memory_kills(&events) > 0)
+    }
+
     fn is_frozen(&self) -> Option<bool> {
-        let text = std::fs::read_to_string(&self.freezer).ok()?;
-        match text.trim() {
+        match read_line(&self.freezer)?.trim() {
             "0" | "THAWED" => Some(false),
             "1" | "FROZEN" | "FREEZING" => Some(true),
             _ => None,
@@ -47,8 +54,15 @@ impl Process {
 
 /// `None` for a process that has ended, reaped or not.
 fn start_time(pid: u32) -> Option<u64> {
-    let text = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    parse_start_time(&text)
+    parse_start_time(&read_line(Path::new(&format!("/proc/{pid}/stat")))?)
+}
+
+/// The only line of a file of the kernel, which gives it whole to who has room for it.
+fn read_line(path: &Path) -> Option<String> {
+    let mut bytes = [0; 1024];
+    let length = File::open(path).ok()?.read(&mut bytes).ok()?;
+    // The name of a process may be cut in the middle of a character.
+    Some(String::from_utf8_lossy(&bytes[..length]).into_owned())
 }
 
 fn parse_start_time(stat: &str) -> Option<u64> {
@@ -61,6 +75,13 @@ fn parse_start_time(stat: &str) -> Option<u64> {
     }
     // The state is field 3.
     fields.nth(22 - 4)?.parse().ok()
+}
+
+/// From the text of `memory.events`.
+fn memory_kills(events: &str) -> u64 {
+    let mut counts = events.lines().filter_map(|line| line.split_once(' '));
+    let kills = counts.find(|(name, _)| *name == "oom_kill");
+    kills.and_then(|(_, count)| count.parse().ok()).unwrap_or(0)
 }
 
 /// File that tells whether a cgroup is frozen, from the text of `/proc/<pid>/cgroup`.
@@ -92,6 +113,14 @@ mod tests {
         assert_eq!(parse_start_time(&STAT.replace(" S ", " Z ")), None);
         assert_eq!(parse_start_time("7 (a"), None);
         assert_eq!(parse_start_time(""), None);
+    }
+
+    #[test]
+    fn killed_for_want_of_memory_is_what_the_kernel_counts() {
+        let events = "low 0\nhigh 0\nmax 7\noom 1\noom_kill 1\noom_group_kill 0\n";
+        assert_eq!(memory_kills(events), 1);
+        assert_eq!(memory_kills("oom 3\noom_kill 0\n"), 0);
+        assert_eq!(memory_kills(""), 0);
     }
 
     #[test]

@@ -32,6 +32,27 @@ fn a_command_that_does_not_exist_is_named() {
 }
 
 #[test]
+fn what_the_kernel_kills_for_want_of_memory_is_said() {
+    World::run(|world| {
+        world.import_image("default");
+        let file = "
+services:
+  hog: {image: demo, command: tail /dev/zero, mem_limit: 8m, memswap_limit: 8m}
+";
+        let project = world.project("hog", file);
+        let up = project.compose("up -d --wait").failure();
+        assert!(up.stderr.contains("exited (137), out of memory"), "{up}");
+        let events = project.compose("events --since 1m --until 0s").success();
+        assert_eq!(
+            events.stdout.matches(" container oom ").count(),
+            1,
+            "{events}"
+        );
+        let _down = project.compose("down").success();
+    });
+}
+
+#[test]
 fn an_unhealthy_service_fails_the_wait_with_the_last_words_of_its_probe() {
     World::run(|world| {
         world.import_image("default");

@@ -462,10 +462,7 @@ impl Unit {
                 // The health of one that is probed no more is gone.
                 self.save();
             }
-            Command::OutOfMemory => {
-                self.out_of_memory = true;
-                self.emit(ContainerChange::OutOfMemory, None);
-            }
+            Command::OutOfMemory => self.ran_out_of_memory(),
             Command::Note(event) => self.note(event),
             Command::Look => self.look().await,
             Command::Remove { .. } => {}

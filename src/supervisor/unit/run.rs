@@ -362,6 +362,20 @@ impl Unit {
         self.save_durable();
     }
 
+    /// The kernel killed a process of the run, or of the last one, for want of memory. Told once.
+    pub(super) fn ran_out_of_memory(&mut self) {
+        let is_over = self.state.exit.is_some();
+        let exit = self.state.exit.as_mut();
+        let flag = exit.map_or(&mut self.out_of_memory, |exit| &mut exit.out_of_memory);
+        if std::mem::replace(flag, true) {
+            return;
+        }
+        if is_over {
+            self.save();
+        }
+        self.emit(ContainerChange::OutOfMemory, None);
+    }
+
     /// The run is over: `None` if nobody knows how.
     pub(super) async fn ended(&mut self, status: Option<ExitStatus>, keep_sandbox: bool) {
         if self.pump.is_none() {
@@ -372,6 +386,11 @@ impl Unit {
             _ => Duration::ZERO,
         };
         self.phase = Phase::Idle;
+        // containerd tells of it too late if at all where the cgroup has gone with its last process.
+        let process = self.state.process.take();
+        if process.is_some_and(|process| process.was_out_of_memory()) {
+            self.ran_out_of_memory();
+        }
         let exit = Exit {
             code: status.map_or(LOST, |status| status.code),
             at: status.map_or_else(Timestamp::now, |status| status.at),
@@ -380,7 +399,6 @@ impl Unit {
         };
         let code = exit.code;
         self.state.exit = Some(exit);
-        self.state.process = None;
         let policy = RestartPolicy::parse(&self.desired.restart);
         let again =
             self.state.wanted == Wanted::Running && policy.applies(code, self.state.restart_count);
