@@ -227,8 +227,8 @@ pub enum NetworkError {
     },
     #[error("address {address} is not in a subnet of network `{network}`")]
     AddressOutside { network: String, address: IpAddr },
-    /// `owner`: the labels of who has it.
-    #[error("`{id}` is already in use by another sandbox, with {owner}")]
+    /// `owner`: what its labels say of who has it.
+    #[error("the name `{id}` is already in use by {owner}")]
     SandboxTaken { id: String, owner: String },
     /// `owner`: the sandbox of ours that has it, if one does.
     #[error("port {address}/{protocol} is in use{}", owner.as_ref().map(|owner| format!(" by {owner}")).unwrap_or_default())]

@@ -1,5 +1,6 @@
 //! Sandboxes: a pinned namespace with its interfaces, addresses, ports and resolver sockets.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::AsFd as _;
@@ -139,7 +140,7 @@ impl Host {
         {
             return Err(NetworkError::SandboxTaken {
                 id: spec.id.clone(),
-                owner: format!("{:?}", known.record.spec.labels),
+                owner: described(&known.record.spec.labels),
             });
         }
         if known.is_some() || layout.namespace(&spec.id).exists() {
@@ -546,4 +547,14 @@ fn endpoint_of(join: &Joined<'_>, result: Value) -> Endpoint {
         mac: inside.map_or_else(String::new, |interface| text(interface, "mac")),
         result,
     }
+}
+
+/// As `another sandbox (project shop, service web)`: the last part of each label's name says what it is.
+fn described(labels: &BTreeMap<String, String>) -> String {
+    let labels = labels.iter().map(|(name, value)| {
+        let what = name.rsplit('.').next().unwrap_or(name);
+        format!("{what} {value}")
+    });
+    let labels: Vec<String> = labels.collect();
+    format!("another sandbox ({})", labels.join(", "))
 }

@@ -307,6 +307,8 @@ fn a_sandbox_of_somebody_else_is_not_taken_over() {
             matches!(taken, NetworkError::SandboxTaken { .. }),
             "{taken:?}"
         );
+        let text = taken.to_string();
+        assert!(text.starts_with("the name `web` is already in use by another sandbox ("));
         assert!(world.outside.ask(UPLINK, 8001).starts_with("mine"));
     });
 }
