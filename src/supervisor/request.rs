@@ -22,7 +22,7 @@ use crate::reconcile::apply::apply;
 use crate::reconcile::plan::{Change, Plan};
 use crate::reconcile::prepare::PrepareError;
 
-/// Steps that run at the same time if the command does not say; more gains nothing on a few cores (`docs/architecture.md`, "Figures").
+/// Steps that run at the same time if the command does not say; more gains nothing on a few cores.
 const PARALLEL: usize = 8;
 
 /// Answers one connection; true if it may have changed something.
