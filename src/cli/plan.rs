@@ -228,6 +228,7 @@ mod tests {
                 after: Vec::new(),
                 follows: Vec::new(),
                 update: None,
+                completes: false,
             }],
             changes: vec![
                 change("network", "shop_default", "create", vec![Reason::Missing]),

@@ -76,9 +76,11 @@ async fn perform<E: Effects>(
     effects: Arc<E>,
     cancel: CancellationToken,
 ) -> Result<(), Option<Failure>> {
-    if cancel.is_cancelled() {
-        return Err(None);
-    }
+    let cancel = match (step.completes, cancel.is_cancelled()) {
+        (true, _) => CancellationToken::new(),
+        (false, true) => return Err(None),
+        (false, false) => cancel,
+    };
     let result = effects.perform(&step, &cancel).await;
     boundary(step.action.name());
     result.map_err(Some)
@@ -161,14 +163,18 @@ mod tests {
     struct Recorder {
         done: Mutex<Vec<String>>,
         failing: Option<&'static str>,
+        cancelling: Option<&'static str>,
     }
 
     impl Effects for Recorder {
-        async fn perform(&self, step: &Step, _cancel: &CancellationToken) -> Result<(), Failure> {
+        async fn perform(&self, step: &Step, cancel: &CancellationToken) -> Result<(), Failure> {
             let Action::RemoveNetwork { name } = &step.action else {
                 return Ok(());
             };
             tokio::time::sleep(Duration::from_millis(1)).await;
+            if self.cancelling == Some(name.as_str()) {
+                cancel.cancel();
+            }
             if self.failing == Some(name.as_str()) {
                 return Err(Failure::new(name.clone(), "failed"));
             }
@@ -186,6 +192,7 @@ mod tests {
             after: after.to_vec(),
             follows: Vec::new(),
             update: None,
+            completes: false,
         });
         Plan {
             steps: steps.collect(),
@@ -250,5 +257,20 @@ mod tests {
                 .is_empty()
         );
         assert!(effects.done.lock().unwrap().is_empty());
+    }
+
+    #[tokio::test]
+    async fn what_a_step_began_is_completed_whoever_cancels() {
+        let effects = Arc::new(Recorder {
+            cancelling: Some("stop"),
+            ..Recorder::default()
+        });
+        let steps: &[(&str, &[StepId])] = &[("stop", &[]), ("start", &[0]), ("next", &[1])];
+        let mut plan = plan(steps);
+        plan.steps[1].completes = true;
+        let cancel = CancellationToken::new();
+        let failures = apply(&plan, Arc::clone(&effects), 8, &cancel).await;
+        assert!(failures.is_empty());
+        assert_eq!(*effects.done.lock().unwrap(), ["stop", "start"]);
     }
 }

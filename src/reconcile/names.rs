@@ -73,6 +73,7 @@ mod tests {
             after: Vec::new(),
             follows: Vec::new(),
             update: None,
+            completes: false,
         }
     }
 

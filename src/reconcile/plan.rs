@@ -275,6 +275,9 @@ pub struct Step {
     pub follows: Vec<StepId>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub update: Option<UpdateStep>,
+    /// The second half of what the steps before it began: when they are done, it is done even if the rest is cancelled.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub completes: bool,
 }
 
 /// What will happen to one resource, for people.

@@ -2,6 +2,8 @@
 
 use std::fs;
 
+use rustix::process::Signal;
+
 use crate::world::{World, eventually};
 
 const SLOW: &str = "
@@ -52,6 +54,30 @@ fn who_waits_names_whom_for_and_no_longer_than_asked_and_reads_do_not_wait() {
         // It may have come only when the other was done.
         assert!(told || !restart.stderr.contains("Waiting"), "{restart}");
         let _down = project.compose("down").success();
+    });
+}
+
+#[test]
+fn a_restart_that_is_interrupted_leaves_nothing_stopped() {
+    World::run(|world| {
+        world.import_image("default");
+        let file = "
+services:
+  deaf: {image: demo, stop_grace_period: 2s, command: sh -c 'trap \"\" TERM; sleep infinity'}
+";
+        let project = world.project("deaf", file);
+        let _up = project.compose("up -d").success();
+        let happened = |what: &str| {
+            let events = project.compose("events --since 1h --until 0s").success();
+            events.stdout.matches(what).count()
+        };
+        let restart = project.command(["restart"]).start();
+        eventually("the stop has begun", || happened(" container kill ") == 1);
+        restart.signal(Signal::INT);
+        let _interrupted = restart.finish();
+        eventually("it is there again", || happened(" container start ") == 2);
+        assert_eq!(project.fields("Name", "State")["deaf-deaf-1"], "running");
+        let _down = project.compose("down -t 0").success();
     });
 }
 

@@ -68,8 +68,14 @@ impl Builder {
             follows: follows.collect::<BTreeSet<_>>().into_iter().collect(),
             after: after.into_iter().collect(),
             update: self.update.clone(),
+            completes: false,
         });
         self.plan.steps.len() - 1
+    }
+
+    /// Makes a step the second half of those before it.
+    pub(super) fn complete(&mut self, step: StepId) {
+        self.plan.steps[step].completes = true;
     }
 
     pub(super) fn change(

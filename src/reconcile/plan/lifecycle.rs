@@ -313,7 +313,11 @@ impl<'a> Lifecycle<'a> {
                 } else {
                     gate.clone()
                 };
-                ready.push(start(&mut self.builder, container, reasons.clone(), gate));
+                let step = start(&mut self.builder, container, reasons.clone(), gate);
+                if is_up(container) {
+                    self.builder.complete(step);
+                }
+                ready.push(step);
                 self.builder.container_change(container, "restart", reasons);
             }
             walk.ready.insert(service, ready);
