@@ -1,10 +1,12 @@
 //! Being attached to the first process of a container, by its supervisor.
 
 use std::fs::{File, OpenOptions};
+use std::io;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::time::Duration;
 
 use rustix::fs::OFlags;
+use rustix::io::Errno;
 
 use super::exec::running_container;
 use super::{Session, SessionOutput, Stack, StackError};
@@ -80,7 +82,7 @@ impl Attachment<'_> {
         self.terminal
     }
 
-    /// Connects standard input.
+    /// Connects standard input, unless the process takes none any more.
     pub(super) fn open_stdin(&mut self) -> Result<(), StackError> {
         let path = self
             .stack
@@ -98,10 +100,21 @@ impl Attachment<'_> {
             rustix::fs::fcntl_setfl(&file, flags - OFlags::NONBLOCK)?;
             Ok(file)
         };
-        self.stdin = Some(open().map_err(|source| StackError::Io {
-            operation: format!("open {}", path.display()),
-            source,
-        })?);
+        let has_ended = |error: &io::Error| {
+            let nobody_reads = error.raw_os_error() == Some(Errno::NXIO.raw_os_error());
+            nobody_reads || error.kind() == io::ErrorKind::NotFound
+        };
+        self.stdin = match open() {
+            Ok(stdin) => Some(stdin),
+            // How it ended and what it wrote is still to come.
+            Err(error) if has_ended(&error) => None,
+            Err(source) => {
+                return Err(StackError::Io {
+                    operation: format!("open {}", path.display()),
+                    source,
+                });
+            }
+        };
         Ok(())
     }
 
