@@ -211,9 +211,18 @@ impl RequestEffects {
     }
 
     /// The container of that id, else the one that was made for the slot.
-    fn container(&self, id: Option<&str>, name: &str) -> Result<UnitHandle, Failure> {
-        let known = id.map_or_else(|| self.unit(name), |id| self.worker.unit(id));
-        known.ok_or_else(|| Failure::new(format!("container {name}"), "it does not exist"))
+    async fn container(&self, id: Option<&str>, name: &str) -> Result<UnitHandle, Failure> {
+        let what = || format!("container {name}");
+        let known = match id {
+            None => self.unit(name),
+            Some(id) => match self.worker.unit(id) {
+                // containerd went away between its making and its adoption.
+                None => { self.worker.adopt(id).await }
+                    .map_err(|error| Failure::from_error(what(), &error))?,
+                known => known,
+            },
+        };
+        known.ok_or_else(|| Failure::new(what(), "it does not exist"))
     }
 
     /// The newest container of a slot.

@@ -176,7 +176,7 @@ impl RequestEffects {
         reason: String,
     ) -> Result<(), Failure> {
         let resource = format!("container {name}");
-        let unit = self.container(id, name)?;
+        let unit = self.container(id, name).await?;
         let (ongoing, done) = if self.restarting {
             (ProgressStatus::Restarting, ProgressStatus::Started)
         } else {

@@ -27,7 +27,7 @@ impl RequestEffects {
         cancel: &CancellationToken,
     ) -> Result<(), Failure> {
         let resource = format!("container {name}");
-        let Ok(unit) = self.container(id, name) else {
+        let Ok(unit) = self.container(id, name).await else {
             return Ok(());
         };
         let record = self.record(&unit.id, &resource).await?;

@@ -197,7 +197,7 @@ impl RequestEffects {
         time: Option<model::Duration>,
         cancel: &CancellationToken,
     ) -> Result<(), Failure> {
-        let unit = self.container(id, name)?;
+        let unit = self.container(id, name).await?;
         self.say(Resource::Container, name, ProgressStatus::Waiting);
         let has_probe = unit.status.borrow().health.is_some();
         let default = if has_probe { Duration::ZERO } else { MONITOR };
