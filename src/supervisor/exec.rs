@@ -29,6 +29,8 @@ pub(super) enum Outcome {
 
 /// Time between two looks at whether a command still lives, and between two attempts to end what it ran.
 const LOOK: Duration = Duration::from_secs(1);
+/// How long a killed process may take to end.
+const DYING: Duration = Duration::from_secs(5);
 const ATTEMPTS: u32 = 20;
 
 /// Signal that nothing survives.
@@ -305,8 +307,14 @@ async fn supervise(
         // Cancel-safe: it is not asked again.
         () = time_over => {}
     }
-    engine.kill_exec(id, exec_id, SIGKILL).await?;
-    engine.wait_exec(id, exec_id).await?;
+    let end = async {
+        engine.kill_exec(id, exec_id, SIGKILL).await?;
+        engine.wait_exec(id, exec_id).await
+    };
+    // One that hangs in the kernel, or is frozen, ends when it can.
+    if let Ok(ended) = tokio::time::timeout(DYING, end).await {
+        ended?;
+    }
     Ok(Outcome::TimedOut)
 }
 

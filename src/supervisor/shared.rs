@@ -83,7 +83,8 @@ impl Shared {
         change: ContainerChange,
         reason: Option<String>,
     ) {
-        tracing::info!(
+        // At this level as the log of events, which does not grow without end, has it too.
+        tracing::debug!(
             container = desired.name,
             ?change,
             reason,

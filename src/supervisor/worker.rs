@@ -302,20 +302,22 @@ impl Worker {
             .cloned()
     }
 
-    async fn tell(&self, id: &str, command: Command) {
+    fn tell(&self, id: &str, command: Command) {
         if let Some(unit) = self.unit(id) {
-            unit.send(command).await;
+            unit.post(command);
         }
     }
 
     /// Sends a signal. One that ends a process also ends its restarts, as with Docker.
     pub(super) async fn kill(&self, id: &str, signal: u32) -> Result<(), ContainerError> {
         const ENDING: [u32; 3] = [2, 9, 15];
-        if ENDING.contains(&signal) {
-            self.tell(id, Command::MarkStopped).await;
+        if let Some(unit) = self.unit(id) {
+            if ENDING.contains(&signal) {
+                unit.send(Command::MarkStopped).await;
+            }
+            let event = EventRecord::new("container", "kill").with("signal", signal);
+            unit.send(Command::Note(event)).await;
         }
-        let event = EventRecord::new("container", "kill").with("signal", signal);
-        self.tell(id, Command::Note(event)).await;
         Ok(self
             .shared
             .containers
@@ -343,7 +345,10 @@ impl Worker {
             return self.shared.containers.remove(id, volumes).await;
         };
         let removed = unit.ask(|reply| Command::Remove { volumes, reply }).await;
-        if removed.is_err() {
+        // What failed after its record was gone is not to be tried again with it.
+        let is_gone =
+            || async { matches!(self.shared.containers.engine.container(id).await, Ok(None)) };
+        if removed.is_err() && !is_gone().await {
             self.locked_units().insert(id.to_owned(), unit);
         }
         removed

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
@@ -182,6 +183,14 @@ impl UnitHandle {
     pub(super) async fn send(&self, command: Command) {
         // A unit that has ended has nothing left to do.
         self.mailbox.send(command).await.ok();
+    }
+
+    /// Sends a command without waiting for anything, not even until the unit has room for it.
+    pub(super) fn post(&self, command: Command) {
+        if let Err(TrySendError::Full(command)) = self.mailbox.try_send(command) {
+            let mailbox = self.mailbox.clone();
+            tokio::spawn(async move { mailbox.send(command).await.ok() });
+        }
     }
 
     /// Sends a command and waits until it is done.

@@ -77,6 +77,9 @@ impl Unit {
                 output: error.to_string(),
             }
         });
+        // A probe that began in the start period is of it, whenever it ends.
+        let took = Duration::try_from(probe.end.duration_since(probe.start)).unwrap_or_default();
+        let ran = ran.saturating_sub(took);
         let reason = reason(&probe);
         let health = self.state.health.get_or_insert_default();
         let is_as_before = health.log.last().is_some_and(|last| {

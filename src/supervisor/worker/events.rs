@@ -8,7 +8,7 @@ use crate::supervisor::exec;
 use crate::supervisor::history::EventRecord;
 use crate::supervisor::unit::Command;
 
-/// Passes on what containerd tells.
+/// Passes on what containerd tells. Waits for no unit: all others would miss what is theirs.
 pub(super) async fn follow_engine(worker: Arc<Worker>) {
     let mut events = worker.shared.containers.engine.subscribe();
     while let Some(event) = events.recv().await {
@@ -17,7 +17,7 @@ pub(super) async fn follow_engine(worker: Arc<Worker>) {
                 worker.shared.exits.miss();
                 for unit in worker.units() {
                     exec::watch_all(&worker.shared.containers, &unit.id);
-                    unit.send(Command::Look).await;
+                    unit.post(Command::Look);
                 }
             }
             Event::ContainerDeleted { id } if worker.unit(&id).is_some() => {
@@ -32,7 +32,7 @@ pub(super) async fn follow_engine(worker: Arc<Worker>) {
             }
             Event::ExecStarted { id, exec_id } if !exec::is_own(&exec_id) => {
                 let event = EventRecord::new("container", "exec_start").with("execID", exec_id);
-                worker.tell(&id, Command::Note(event)).await;
+                worker.tell(&id, Command::Note(event));
             }
             Event::TaskExited {
                 exec_id, exit_code, ..
@@ -46,7 +46,7 @@ pub(super) async fn follow_engine(worker: Arc<Worker>) {
                 let event = EventRecord::new("container", "exec_die")
                     .with("execID", exec_id)
                     .with("exitCode", exit_code);
-                worker.tell(&id, Command::Note(event)).await;
+                worker.tell(&id, Command::Note(event));
             }
             Event::ExecAdded { id, exec_id }
                 if !exec::is_own(&exec_id) && worker.unit(&id).is_some() =>
@@ -54,8 +54,8 @@ pub(super) async fn follow_engine(worker: Arc<Worker>) {
                 let containers = worker.shared.containers.clone();
                 tokio::spawn(exec::watch(containers, id, exec_id));
             }
-            Event::OutOfMemory { id } => worker.tell(&id, Command::OutOfMemory).await,
-            Event::TaskStarted { id, .. } => worker.tell(&id, Command::Look).await,
+            Event::OutOfMemory { id } => worker.tell(&id, Command::OutOfMemory),
+            Event::TaskStarted { id, .. } => worker.tell(&id, Command::Look),
             _ => {}
         }
     }
