@@ -59,7 +59,7 @@ pub(crate) struct GlobalArgs {
     #[arg(long, global = true, help_heading = GLOBAL)]
     pub take_over: bool,
     /// Join names with `_` as the first Compose did
-    #[arg(long, env = "COMPOSE_COMPATIBILITY", hide_env_values = true, value_parser = clap::builder::FalseyValueParser::new(), help_heading = GLOBAL)]
+    #[arg(long, env = "COMPOSE_COMPATIBILITY", hide_env_values = true, help_heading = GLOBAL)]
     pub compatibility: bool,
     /// Include all resources, even those not used by services
     #[arg(long, help_heading = GLOBAL)]
@@ -362,12 +362,14 @@ pub(crate) fn check_services(project: &Project, services: &[String]) -> Result<(
 
 /// Whether a variable of the project, from the shell or `.env`, means yes.
 pub(crate) fn is_set(project: &Project, variable: &str) -> bool {
-    let value = project
-        .environment
-        .get(variable)
-        .map(|value| value.to_lowercase());
+    let value = project.environment.get(variable);
+    value.is_some_and(|value| means_yes(value))
+}
+
+/// Whether the value of a variable means yes, as Docker has it; all else means no.
+pub(crate) fn means_yes(value: &str) -> bool {
     matches!(
-        value.as_deref(),
-        Some("1" | "t" | "true" | "y" | "yes" | "on")
+        value.to_lowercase().as_str(),
+        "1" | "t" | "true" | "y" | "yes" | "on"
     )
 }

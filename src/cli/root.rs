@@ -4,13 +4,14 @@ use std::ffi::OsString;
 use std::fmt::Write as _;
 use std::process::ExitCode;
 
-use clap::error::ErrorKind;
+use clap::builder::Resettable;
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{ArgAction, CommandFactory as _, FromArgMatches as _, Parser};
 use tracing_subscriber::EnvFilter;
 
 use super::commands::{self, Command};
-use super::error::ExitStatus;
-use super::globals::{Context, GlobalArgs};
+use super::error::{CommandError, ExitStatus};
+use super::globals::{Context, GlobalArgs, means_yes};
 use super::ui::Ui;
 
 /// Runs Compose projects straight on containerd
@@ -39,11 +40,11 @@ pub fn run() -> ExitCode {
     let arguments: Vec<OsString> = std::env::args_os().collect();
     let matches = match parser(&arguments).try_get_matches_from(&arguments) {
         Ok(matches) => matches,
-        Err(error) => return usage(&error),
+        Err(error) => return usage(error, &arguments),
     };
     let cli = match Cli::from_arg_matches(&matches) {
         Ok(cli) => cli,
-        Err(error) => return usage(&error),
+        Err(error) => return usage(error, &arguments),
     };
     let command = match cli.command {
         Some(Command::Supervisor(arguments)) => return commands::supervisor::run(&arguments),
@@ -54,7 +55,7 @@ pub fn run() -> ExitCode {
             let help = plain().render_help().to_string();
             return match ui.data(&help).and_then(|()| ui.flush()) {
                 Ok(()) => ExitStatus::Success.into(),
-                Err(error) => super::error::CommandError::from(error).exit_status().into(),
+                Err(error) => CommandError::from(error).exit_status().into(),
             };
         }
     };
@@ -112,13 +113,19 @@ fn parser(arguments: &[OsString]) -> clap::Command {
 
 fn with_values(mut command: clap::Command) -> clap::Command {
     command = command.mut_args(|argument| match argument.get_action() {
-        ArgAction::SetTrue => argument
-            .action(ArgAction::Set)
-            .num_args(0..=1)
-            .require_equals(true)
-            .default_value("false")
-            .default_missing_value("true")
-            .value_parser(parse_bool),
+        ArgAction::SetTrue => {
+            let variable = argument.get_env().and_then(std::env::var_os);
+            let preset = variable.is_some_and(|value| means_yes(&value.to_string_lossy()));
+            argument
+                .action(ArgAction::Set)
+                .num_args(0..=1)
+                .require_equals(true)
+                // Read here: whatever is in a variable is no error.
+                .env(Resettable::Reset)
+                .default_value(if preset { "true" } else { "false" })
+                .default_missing_value("true")
+                .value_parser(parse_bool)
+        }
         _ => argument,
     });
     let names: Vec<String> = command
@@ -141,8 +148,16 @@ fn parse_bool(text: &str) -> Result<bool, String> {
 }
 
 /// Help goes to standard output with 0; a wrong command line to standard error with 1, as Docker does.
-fn usage(error: &clap::Error) -> ExitCode {
+fn usage(mut error: clap::Error, arguments: &[OsString]) -> ExitCode {
     let mut ui = Ui::bare();
+    if error.kind() == ErrorKind::InvalidSubcommand
+        && let Some(ContextValue::String(name)) = error.get(ContextKind::InvalidSubcommand)
+        && let Some(hint) = elsewhere(name)
+    {
+        let error = CommandError::user(format!("`compose {name}` is not supported yet"));
+        return error.hint(hint).report(&mut ui).into();
+    }
+    explain(&mut error, arguments);
     let color = match error.kind() {
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => ui.color,
         _ => ui.talk_color,
@@ -167,6 +182,57 @@ fn usage(error: &clap::Error) -> ExitCode {
             ui.talk(&text);
             ExitStatus::Failure.into()
         }
+    }
+}
+
+/// What to do in place of a command that Docker has.
+fn elsewhere(command: &str) -> Option<&'static str> {
+    match command {
+        "build" => Some("build the image with another tool and name it with `image`"),
+        "bridge" | "publish" => Some("`compose config` prints the project for other tools"),
+        _ => None,
+    }
+}
+
+/// Says of an option that is wrong here where it belongs, and shows the command as people read it.
+fn explain(error: &mut clap::Error, arguments: &[OsString]) {
+    let mut root = plain();
+    root.build();
+    let mut names = arguments.iter().skip(1).filter_map(|word| word.to_str());
+    let Some(command) = names.find_map(|name| root.find_subcommand(name)) else {
+        return;
+    };
+    let usage = command.clone().render_usage();
+    if error.get(ContextKind::Usage).is_some() {
+        error.insert(ContextKind::Usage, ContextValue::StyledStr(usage));
+    }
+    if error.kind() != ErrorKind::UnknownArgument {
+        return;
+    }
+    // It is no value of anything, whatever the parser thinks.
+    error.remove(ContextKind::Suggested);
+    let Some(ContextValue::String(given)) = error.get(ContextKind::InvalidArg) else {
+        return;
+    };
+    let is_it = |argument: &&clap::Arg| {
+        let short = argument.get_short().map(|short| format!("-{short}"));
+        let long = argument.get_long().map(|long| format!("--{long}"));
+        [short, long].iter().flatten().any(|name| name == given)
+    };
+    if let Some(argument) = root.get_arguments().find(is_it) {
+        let value = argument
+            .get_value_names()
+            .filter(|_| argument.get_action().takes_values());
+        let value = value.and_then(|names| names.first());
+        let value = value.map(|name| format!(" {name}")).unwrap_or_default();
+        let tip = format!(
+            "it goes before the command: `compose {given}{value} {}`",
+            command.get_name()
+        );
+        error.insert(
+            ContextKind::Suggested,
+            ContextValue::StyledStrs(vec![tip.into()]),
+        );
     }
 }
 
@@ -224,6 +290,16 @@ mod tests {
     fn the_definitions_are_sound() {
         plain().debug_assert();
         with_values(plain()).debug_assert();
+    }
+
+    #[test]
+    fn whatever_is_in_a_variable_means_yes_or_no() {
+        for yes in ["1", "true", "Y", "yes", "on"] {
+            assert!(means_yes(yes), "{yes}");
+        }
+        for no in ["", "0", "false", "no", "maybe"] {
+            assert!(!means_yes(no), "{no}");
+        }
     }
 
     #[test]

@@ -122,9 +122,15 @@ fn a_wrong_command_line_is_explained_and_ends_with_1() {
 
       tip: a similar argument exists: '--no-attach'
 
-    Usage: compose up --no-attach <SERVICE> [SERVICE]...
+    Usage: compose up [OPTIONS] [SERVICE]...
 
     For more information, try '--help'.
+    [exit status: 1]
+    "#);
+    assert_snapshot!(world.run(&["build"]), @r#"
+    ------- stderr -------
+    error: `compose build` is not supported yet
+    hint: build the image with another tool and name it with `image`
     [exit status: 1]
     "#);
     assert_snapshot!(world.run(&["up", "--timeout", "x"]), @r#"
@@ -139,7 +145,7 @@ fn a_wrong_command_line_is_explained_and_ends_with_1() {
     error: the following required arguments were not provided:
       <COMMAND>...
 
-    Usage: compose exec <SERVICE> <COMMAND>...
+    Usage: compose exec [OPTIONS] <SERVICE> <COMMAND>...
 
     For more information, try '--help'.
     [exit status: 1]
@@ -159,7 +165,7 @@ fn a_wrong_command_line_is_explained_and_ends_with_1() {
     ------- stderr -------
     error: unexpected argument '-p' found
 
-      tip: to pass '-p' as a value, use '-- -p'
+      tip: it goes before the command: `compose -p NAME up`
 
     Usage: compose up [OPTIONS] [SERVICE]...
 

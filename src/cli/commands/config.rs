@@ -119,15 +119,10 @@ pub(crate) fn run(
         talk,
     };
     match command.output() {
-        Ok(text) => {
-            if args.quiet {
-                return Ok(0);
-            }
-            match &args.output {
-                Some(path) if !text.is_empty() => write_file(path, &text, command.stderr),
-                _ => stdout.write_all(text.as_bytes()).map(|()| 0),
-            }
-        }
+        Ok(text) => match &args.output {
+            Some(path) if !text.is_empty() => write_file(path, &text, command.stderr),
+            _ => stdout.write_all(text.as_bytes()).map(|()| 0),
+        },
         Err(Failure::Load(error)) => {
             let all = error.warnings.iter().chain(&error.diagnostics);
             command.report(all, &error.sources)?;

@@ -5,7 +5,7 @@ use clap::Args;
 use super::converge::timeout;
 use super::perform;
 use crate::cli::error::{CommandError, ExitStatus};
-use crate::cli::globals::{Context, is_set};
+use crate::cli::globals::{Context, is_set, means_yes};
 use crate::reconcile::plan::DownOptions;
 use crate::stack::Outcome;
 
@@ -40,8 +40,7 @@ pub(crate) fn run(context: &mut Context, arguments: &DownArgs) -> Result<ExitSta
     let (project, name) = context.project_or_name(&arguments.services)?;
     let by_variable = match &project {
         Some(project) => is_set(project, "COMPOSE_REMOVE_ORPHANS"),
-        None => std::env::var("COMPOSE_REMOVE_ORPHANS")
-            .is_ok_and(|value| matches!(value.as_str(), "1" | "true")),
+        None => std::env::var("COMPOSE_REMOVE_ORPHANS").is_ok_and(|value| means_yes(&value)),
     };
     let options = DownOptions {
         services: arguments.services.clone(),

@@ -11,7 +11,7 @@ use crate::stack::Outcome;
 #[derive(Args, Debug)]
 pub(crate) struct KillArgs {
     /// Remove containers for services not defined in the compose file
-    #[arg(long, env = "COMPOSE_REMOVE_ORPHANS", hide_env_values = true, value_parser = clap::builder::FalseyValueParser::new())]
+    #[arg(long, env = "COMPOSE_REMOVE_ORPHANS", hide_env_values = true)]
     remove_orphans: bool,
     /// Signal to send
     #[arg(short, long, value_name = "SIGNAL", default_value = "SIGKILL")]

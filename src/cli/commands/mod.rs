@@ -58,6 +58,7 @@ pub(crate) enum Command {
     Attach(attach::AttachArgs),
     Autostart(autostart::AutostartArgs),
     Commit(commit::CommitArgs),
+    #[command(alias = "convert")]
     Config(Box<config::ConfigArgs>),
     Cp(cp::CpArgs),
     Create(create::CreateArgs),
