@@ -449,7 +449,8 @@ impl<'m> Checker<'m> {
         for (index, rule) in develop.items("watch").iter().enumerate() {
             let action = rule.text("action").unwrap_or_default();
             let has_target = rule.text("target").is_some_and(|target| !target.is_empty());
-            if !has_target && !matches!(action, "rebuild" | "restart") {
+            // What is no action at all is told of elsewhere.
+            if !has_target && matches!(action, "sync" | "sync+restart" | "sync+exec") {
                 session.error(
                     Problem::error(format!(
                         "`services.{}.develop.watch[{index}]` needs `target` for `{action}`",

@@ -192,8 +192,17 @@ fn tree(session: &mut Session<'_>) -> Outcome<Tree> {
     let mut root = files::load(session, files, &scope);
     if root.as_mapping().is_none_or(Mapping::is_empty) {
         session.checkpoint()?;
-        return session
-            .fail(Problem::error("the Compose file is empty").expected("a section `services:`"));
+        let paths: Vec<String> = start
+            .files
+            .iter()
+            .map(|path| format!("`{}`", path.display()))
+            .collect();
+        let empty = match paths.as_slice() {
+            [] => "the Compose file is empty".to_owned(),
+            [path] => format!("the Compose file {path} is empty"),
+            paths => format!("the Compose files {} are empty", paths.join(", ")),
+        };
+        return session.fail(Problem::error(empty).expected("a section `services:`"));
     }
     if session.options.normalize {
         normalize::normalize(&mut root, &start.name, &environment);

@@ -206,6 +206,10 @@ fn unknown_key(
         problem = problem.hint("services go below `services:`");
     } else if place.is_empty() {
         problem = problem.hint(format!("a key of your own starts with `x-`: `x-{key}`"));
+    } else if let Some(section) = displaced_section(&place) {
+        problem = problem.hint(format!(
+            "`{section}` is a section of the file: indent it as far as `services`"
+        ));
     } else if let Some(known) = moved(key) {
         problem = problem.hint(known);
     }
@@ -214,6 +218,14 @@ fn unknown_key(
 
 fn looks_like_service(node: &Node) -> bool {
     node.get("image").is_some() || node.get("build").is_some()
+}
+
+/// The section that was taken for a service, as it is indented as one.
+fn displaced_section(place: &str) -> Option<&str> {
+    let name = place.strip_prefix("services.")?;
+    ["configs", "networks", "secrets", "volumes"]
+        .contains(&name)
+        .then_some(name)
 }
 
 /// Where an attribute that users put in the wrong place belongs.
