@@ -75,8 +75,8 @@ pub(crate) fn run(context: &mut Context, arguments: &PullArgs) -> Result<ExitSta
     let outcome = block_on(work)?;
     if !outcome.to_build.is_empty() {
         context.ui.warn(&format!(
-            "some service image(s) must be built from source by running:\n    compose build {}",
-            outcome.to_build.join(" ")
+            "images of these services are to be built, which must be done with another tool: {}",
+            outcome.to_build.join(", ")
         ));
     }
     Ok(ExitStatus::Success)
