@@ -455,7 +455,7 @@ fn pull_decides_for_each_service_as_docker_does() {
                 .contains("Service built Skipped No image to be pulled"),
             "{all}"
         );
-        assert!(all.stderr.contains("compose build both"), "{all}");
+        assert!(all.stderr.contains("with another tool: both"), "{all}");
         let missing = project
             .compose("pull --policy missing pinned --include-deps")
             .success();
