@@ -45,6 +45,9 @@ impl From<ExitStatus> for ExitCode {
     }
 }
 
+/// What to do as long as nothing is built here.
+pub(crate) const BUILD_HINT: &str = "build the image with another tool and name it with `image`";
+
 /// What sort of error it is decides how it is shown and the exit code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ErrorKind {
@@ -85,6 +88,11 @@ impl CommandError {
 
     pub(crate) fn usage(message: impl Into<String>) -> Self {
         Self::new(ErrorKind::Usage, Failure::new("", message))
+    }
+
+    /// An option or a command that is known and cannot be honoured yet.
+    pub(crate) fn unsupported(what: &str) -> Self {
+        Self::usage(format!("`{what}` is not supported yet"))
     }
 
     /// `text` is shown as it is.

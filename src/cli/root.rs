@@ -10,7 +10,7 @@ use clap::{ArgAction, CommandFactory as _, FromArgMatches as _, Parser};
 use tracing_subscriber::EnvFilter;
 
 use super::commands::{self, Command};
-use super::error::{CommandError, ExitStatus};
+use super::error::{BUILD_HINT, CommandError, ExitStatus};
 use super::globals::{Context, GlobalArgs, means_yes};
 use super::ui::Ui;
 
@@ -154,10 +154,12 @@ fn usage(mut error: clap::Error, arguments: &[OsString]) -> ExitCode {
         && let Some(ContextValue::String(name)) = error.get(ContextKind::InvalidSubcommand)
         && let Some(hint) = elsewhere(name)
     {
-        let error = CommandError::user(format!("`compose {name}` is not supported yet"));
+        let error = CommandError::unsupported(&format!("compose {name}"));
         return error.hint(hint).report(&mut ui).into();
     }
-    explain(&mut error, arguments);
+    if error.use_stderr() {
+        explain(&mut error, arguments);
+    }
     let color = match error.kind() {
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => ui.color,
         _ => ui.talk_color,
@@ -188,7 +190,7 @@ fn usage(mut error: clap::Error, arguments: &[OsString]) -> ExitCode {
 /// What to do in place of a command that Docker has.
 fn elsewhere(command: &str) -> Option<&'static str> {
     match command {
-        "build" => Some("build the image with another tool and name it with `image`"),
+        "build" => Some(BUILD_HINT),
         "bridge" | "publish" => Some("`compose config` prints the project for other tools"),
         _ => None,
     }

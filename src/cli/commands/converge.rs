@@ -3,7 +3,7 @@
 use clap::Args;
 use indexmap::IndexMap;
 
-use crate::cli::error::CommandError;
+use crate::cli::error::{BUILD_HINT, CommandError};
 use crate::cli::globals::{GlobalArgs, is_set, no_such_service};
 use crate::model::Project;
 use crate::reconcile::plan::{Recreate, UpOptions};
@@ -111,16 +111,10 @@ impl ImageArgs {
             .values()
             .any(|service| service.build.is_some());
         if self.build && built {
-            return Err(unsupported("--build")
-                .hint("build the image with another tool and name it with `image`"));
+            return Err(CommandError::unsupported("--build").hint(BUILD_HINT));
         }
         Ok(())
     }
-}
-
-/// An option that is known and cannot be honoured yet.
-pub(crate) fn unsupported(option: &str) -> CommandError {
-    CommandError::usage(format!("`{option}` is not supported yet"))
 }
 
 /// What is asked of the planner.

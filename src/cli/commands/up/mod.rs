@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use clap::Args;
 
 use self::attached::{Cascade, Session};
-use super::converge::{ConvergeArgs, DependencyArgs, ImageArgs, timeout, unsupported, up_options};
+use super::converge::{ConvergeArgs, DependencyArgs, ImageArgs, timeout, up_options};
 use super::perform;
 use crate::cli::drive::block_on;
 use crate::cli::error::{CommandError, ExitStatus};
@@ -145,7 +145,7 @@ impl UpArgs {
             }
         }
         if self.menu {
-            return Err(unsupported("--menu"));
+            return Err(CommandError::unsupported("--menu"));
         }
         self.detach |= self.wait;
         Ok(())
