@@ -47,12 +47,15 @@ pub(super) fn on_private_host<F: Future<Output = ()>>(body: impl FnOnce(World) -
         runtime.block_on(body(world));
         return;
     }
+    // The mounts within it go with the private host, which therefore can't remove it itself.
+    let folder = tempfile::tempdir().expect("a folder");
     let output = Command::new("unshare")
         .args(["--net", "--mount", "--propagation", "private"])
         .args(["timeout", "--kill-after=5", LIMIT])
         .arg(std::env::current_exe().expect("the test program"))
         .args([&name, "--exact", "--nocapture", "--test-threads=1"])
         .env(VARIABLE, &name)
+        .env("TMPDIR", folder.path())
         .output()
         .expect("unshare starts");
     assert!(
@@ -62,6 +65,7 @@ pub(super) fn on_private_host<F: Future<Output = ()>>(body: impl FnOnce(World) -
         String::from_utf8_lossy(&output.stdout),
         String::from_utf8_lossy(&output.stderr)
     );
+    folder.close().expect("nothing holds the folder");
 }
 
 /// Runs a program that must succeed and returns its output.
