@@ -107,15 +107,8 @@ impl World {
             "the namespaces of a world cannot be made; see above"
         );
         let children = format!("/proc/{0}/task/{0}/children", holder.id());
-        // The script may still have another child that is about to end.
-        let deadline = Instant::now() + Duration::from_secs(30);
-        let init = loop {
-            match fs::read_to_string(&children).unwrap().trim().parse() {
-                Ok(init) => break init,
-                Err(error) => assert!(Instant::now() < deadline, "{children}: {error}"),
-            }
-            thread::sleep(Duration::from_millis(5));
-        };
+        let init = fs::read_to_string(&children).unwrap();
+        let init = init.trim().parse().expect("the only child is the world");
         let mut world = Self {
             folder,
             name,

@@ -6,6 +6,7 @@
 #   start.sh NAME    NAME is the cgroup, in every hierarchy, that holds the world's cgroups
 set -euo pipefail
 
+# To be read as a text: a process substitution may still be a child of what this shell becomes.
 cgroup_mounts() { awk '$3 == "cgroup" || $3 == "cgroup2" { print $2, $3, $4 }' /proc/self/mounts; }
 
 enable_controllers() {
@@ -34,7 +35,7 @@ cgroup)
         fi
         mkdir "$group/init"
         echo $$ >"$group/cgroup.procs"
-    done < <(cgroup_mounts)
+    done <<<"$(cgroup_mounts)"
     STAGE=namespaces exec unshare --cgroup bash "$0" "$1"
     ;;
 
@@ -46,14 +47,14 @@ namespaces)
             enable_controllers "$mountpoint"
             enable_controllers "$mountpoint/$1"
         fi
-    done < <(cgroup_mounts)
+    done <<<"$(cgroup_mounts)"
     STAGE=world exec unshare --mount --propagation private --net --pid --fork --kill-child \
         --mount-proc bash "$0" "$1"
     ;;
 
 world)
     # What is mounted below /sys shows the cgroups and interfaces of the host: mount it anew.
-    mapfile -t mounts < <(cgroup_mounts)
+    mapfile -t mounts <<<"$(cgroup_mounts)"
     umount --recursive --lazy /sys
     mount -t sysfs sysfs /sys
     for mount in "${mounts[@]}"; do
