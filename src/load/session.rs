@@ -208,7 +208,7 @@ impl<'o> Session<'o> {
                 ))
                 .at(asked_at);
                 if error.kind() == std::io::ErrorKind::NotFound
-                    && let Some(hint) = similar_file(path)
+                    && let Some(hint) = self.similar_file(path, asked_at)
                 {
                     problem = problem.hint(hint);
                 }
@@ -350,18 +350,22 @@ pub(super) fn io_reason(error: &std::io::Error) -> String {
     }
 }
 
-/// A hint at a file beside `path` whose name is like it.
-fn similar_file(path: &Path) -> Option<String> {
-    let wanted = path.file_name()?.to_str()?;
-    let names: Vec<String> = std::fs::read_dir(path.parent()?)
-        .ok()?
-        .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
-        .collect();
-    let name = super::diagnostic::closest(wanted, names.iter().map(String::as_str))?;
-    Some(format!("there is a file `{name}` in that directory"))
-}
-
 impl Session<'_> {
+    /// A hint at a file beside `path` whose name is like it, other than the file that asks.
+    fn similar_file(&self, path: &Path, asked_at: Span) -> Option<String> {
+        let wanted = path.file_name()?.to_str()?;
+        let asking = self.sources.get(asked_at.file);
+        let asking = asking.and_then(|source| source.path.file_name());
+        let names: Vec<String> = std::fs::read_dir(path.parent()?)
+            .ok()?
+            .filter_map(|entry| Some(entry.ok()?.file_name()))
+            .filter(|name| asking != Some(name.as_os_str()))
+            .filter_map(|name| name.into_string().ok())
+            .collect();
+        let name = super::diagnostic::closest(wanted, names.iter().map(String::as_str))?;
+        Some(format!("there is a file `{name}` in that directory"))
+    }
+
     /// The part of a span where its text has `needle`, or all of it.
     pub(super) fn sub_span(&self, span: Span, needle: &str) -> Span {
         let found = self.sources.get(span.file).and_then(|source| {

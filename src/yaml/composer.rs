@@ -8,6 +8,7 @@ use data_encoding::BASE64_NOPAD;
 use super::events::{Event, Events, SyntaxError, Tag};
 use super::node::{Entry, FileId, Mapping, Node, Span, Value};
 use super::scalar;
+use super::unclosed::{Unclosed, unclosed};
 
 /// Values in one document before aliases are expanded, as in the reference implementation.
 const MAX_VALUES: u32 = 100_000;
@@ -124,18 +125,41 @@ impl Composer<'_> {
     }
 
     fn next(&mut self) -> Result<(Event, Span), Error> {
-        self.events
-            .next()
-            .map_err(|SyntaxError { message, at }| Error {
-                hint: self.syntax_hint(&message, at),
+        self.events.next().map_err(|SyntaxError { message, at }| {
+            let related = self.left_open(&message, at);
+            let hint = self.syntax_hint(&message, at);
+            Error {
+                hint: hint.filter(|_| related.is_none()),
                 message,
-                span: Span {
-                    file: self.file,
-                    start: at,
-                    end: at,
-                },
-                related: None,
-            })
+                span: self.span(at, at),
+                related,
+            }
+        })
+    }
+
+    fn span(&self, start: u32, end: u32) -> Span {
+        Span {
+            file: self.file,
+            start,
+            end,
+        }
+    }
+
+    /// The quote or bracket whose missing end led to a syntax error.
+    fn left_open(&self, message: &str, at: u32) -> Option<(Span, String)> {
+        let blamed = ["quoted", "flow", "illegal placement of ':'"];
+        if !blamed.iter().any(|part| message.contains(part)) {
+            return None;
+        }
+        let before = self.text.get(..at as usize)?;
+        let Unclosed { character, at } = unclosed(before)?;
+        // On the line of the error, what closes it may be yet to come.
+        if !before[at..].contains('\n') {
+            return None;
+        }
+        let start = u32::try_from(at).ok()?;
+        let label = format!("this `{character}` is not closed");
+        Some((self.span(start, start + 1), label))
     }
 
     /// What most likely puts a syntax error right.
@@ -173,7 +197,8 @@ impl Composer<'_> {
             Event::Alias(anchor) => return self.alias(anchor, span),
             Event::UnknownAlias(name) => {
                 self.error(span, format!("unknown anchor `{name}`"));
-                return Ok(Some(Node::new(Value::Null, span)));
+                // Of a kind that can be merged, too: one error is enough.
+                return Ok(Some(Node::new(Value::Mapping(Mapping::default()), span)));
             }
             Event::Scalar {
                 text,

@@ -11,6 +11,7 @@ mod json;
 mod node;
 mod order;
 mod scalar;
+mod unclosed;
 
 pub use composer::{Document, Error, parse};
 pub use emit::{to_annotated_yaml, to_yaml};

@@ -208,3 +208,24 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn an_anchor_that_is_unknown_is_one_error_where_it_is_merged_too() {
+    assert_eq!(errors("a:\n  <<: *x\n"), ["unknown anchor `x`"]);
+    assert_eq!(errors("a:\n  <<: [*x]\n"), ["unknown anchor `x`"]);
+}
+
+#[test]
+fn an_error_further_down_leads_to_what_was_left_open() {
+    let cases = [
+        ("a: \"b\nc: d\n", "\""),
+        ("x:\n  a: ['80'\n  c:\n    d: e\n", "["),
+        ("x:\n  a: {b: c\n  d: e\n", "{"),
+    ];
+    for (text, opening) in cases {
+        let error = parse(text, FileId(0)).unwrap_err().remove(0);
+        let (span, label) = error.related.expect(text);
+        assert_eq!(text_at(text, span), opening, "{text}");
+        assert_eq!(label, format!("this `{opening}` is not closed"));
+    }
+}
