@@ -143,12 +143,17 @@ impl CommandError {
     pub(crate) fn report(&self, ui: &mut Ui) -> ExitStatus {
         // What was printed before comes first.
         ui.flush().ok();
-        let text = match ui.progress {
-            ProgressMode::Json if self.kind != ErrorKind::Rendered => self.json(),
-            _ => self.text(ui.talk_color),
-        };
-        ui.talk(&text);
+        ui.talk(&self.shown(ui.progress == ProgressMode::Json, ui.talk_color));
         self.exit_status()
+    }
+
+    /// For programs if `json`, else for people.
+    pub(crate) fn shown(&self, json: bool, color: bool) -> String {
+        if json && self.kind != ErrorKind::Rendered {
+            self.json()
+        } else {
+            self.text(color)
+        }
     }
 
     /// For people.

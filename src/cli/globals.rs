@@ -13,7 +13,8 @@ use super::terminal;
 use super::ui::{Ansi, ProgressMode, Ui, progress_mode};
 use crate::container::ineffective;
 use crate::load::{
-    Diagnostic, LoadError, LoadOptions, Loaded, SourceMap, is_project_name, load, read_text,
+    Diagnostic, LoadError, LoadOptions, Loaded, SourceMap, is_project_name, load, means_yes,
+    read_text,
 };
 use crate::model::{Network, Project};
 use crate::network::{NetworkSpec, unsupported_options};
@@ -25,19 +26,19 @@ const DEFAULT_NAMESPACE: &str = "default";
 
 #[derive(Args, Clone, Debug, Default)]
 pub(crate) struct GlobalArgs {
-    /// Compose configuration files; `-` is standard input
+    /// Compose configuration files; `-` is standard input [env: COMPOSE_FILE]
     #[arg(short, long, value_name = "FILE", allow_hyphen_values = true, help_heading = GLOBAL)]
     pub file: Vec<PathBuf>,
-    /// Project name
+    /// Project name [env: COMPOSE_PROJECT_NAME]
     #[arg(short, long, value_name = "NAME", allow_hyphen_values = true, help_heading = GLOBAL)]
     pub project_name: Option<String>,
     /// Specify an alternate working directory (default: the path of the first compose file)
     #[arg(long, value_name = "DIRECTORY", alias = "workdir", allow_hyphen_values = true, help_heading = GLOBAL)]
     pub project_directory: Option<PathBuf>,
-    /// Specify an alternate environment file
+    /// Specify an alternate environment file [env: COMPOSE_ENV_FILES]
     #[arg(long, value_name = "FILE", allow_hyphen_values = true, help_heading = GLOBAL)]
     pub env_file: Vec<PathBuf>,
-    /// Specify a profile to enable; `*` enables all
+    /// Specify a profile to enable; `*` enables all [env: COMPOSE_PROFILES]
     #[arg(long, value_name = "PROFILE", allow_hyphen_values = true, help_heading = GLOBAL)]
     pub profile: Vec<String>,
     /// Set type of progress output (auto, tty, plain, json, quiet)
@@ -46,7 +47,7 @@ pub(crate) struct GlobalArgs {
     /// Show what would be done and change nothing
     #[arg(long, global = true, help_heading = GLOBAL)]
     pub dry_run: bool,
-    /// Control when to print ANSI control characters (never, always, auto)
+    /// Control when to print ANSI control characters (never, always, auto) [env: COMPOSE_ANSI]
     #[arg(long, value_name = "WHEN", help_heading = GLOBAL)]
     pub ansi: Option<String>,
     /// Control how many steps run at the same time, -1 for the default
@@ -231,17 +232,14 @@ impl Context {
 
     /// The stack of a project, or of what carries its name.
     pub(crate) fn stack(&self, project: Option<Project>, name: String) -> Stack {
+        let in_files = project.as_ref().and_then(parallel_limit);
+        let options = self.stack_options();
         Stack::open(StackOptions {
+            parallel: options.parallel.or(in_files),
             project,
             name,
-            ..self.stack_options()
+            ..options
         })
-    }
-
-    /// Zero and less mean no limit of the user's, as in Docker.
-    fn parallel(&self) -> Option<NonZeroUsize> {
-        let limit = self.globals.parallel?;
-        usize::try_from(limit).ok().and_then(NonZeroUsize::new)
     }
 
     /// Options of a stack without a project.
@@ -252,7 +250,7 @@ impl Context {
             state: StateRoot::from_environment(),
             address: self.globals.address.clone(),
             namespace: self.globals.namespace.clone(),
-            parallel: self.parallel(),
+            parallel: self.globals.parallel.and_then(limit),
             program: None,
             lock_timeout: self.globals.lock_timeout.map(Duration::from_secs),
             takes_over: self.globals.take_over,
@@ -360,16 +358,19 @@ pub(crate) fn check_services(project: &Project, services: &[String]) -> Result<(
     }
 }
 
+/// The limit that a file of variables sets.
+fn parallel_limit(project: &Project) -> Option<NonZeroUsize> {
+    let value = project.environment.get("COMPOSE_PARALLEL_LIMIT")?;
+    limit(value.parse().ok()?)
+}
+
+/// Zero and less mean no limit of the user's, as in Docker.
+fn limit(number: i64) -> Option<NonZeroUsize> {
+    usize::try_from(number).ok().and_then(NonZeroUsize::new)
+}
+
 /// Whether a variable of the project, from the shell or `.env`, means yes.
 pub(crate) fn is_set(project: &Project, variable: &str) -> bool {
     let value = project.environment.get(variable);
     value.is_some_and(|value| means_yes(value))
-}
-
-/// Whether the value of a variable means yes, as Docker has it; all else means no.
-pub(crate) fn means_yes(value: &str) -> bool {
-    matches!(
-        value.to_lowercase().as_str(),
-        "1" | "t" | "true" | "y" | "yes" | "on"
-    )
 }

@@ -11,8 +11,9 @@ use tracing_subscriber::EnvFilter;
 
 use super::commands::{self, Command};
 use super::error::{BUILD_HINT, CommandError, ExitStatus};
-use super::globals::{Context, GlobalArgs, means_yes};
+use super::globals::{Context, GlobalArgs};
 use super::ui::Ui;
+use crate::load::means_yes;
 
 /// Runs Compose projects straight on containerd
 #[derive(Debug, Parser)]

@@ -10,6 +10,14 @@ use super::source::Source;
 use super::template::TemplateError;
 use crate::yaml::{FileId, Span};
 
+/// Whether the value of a variable means yes, as Docker has it; all else means no.
+pub fn means_yes(value: &str) -> bool {
+    matches!(
+        value.to_lowercase().as_str(),
+        "1" | "t" | "true" | "y" | "yes" | "on"
+    )
+}
+
 /// The process environment with `PWD`.
 pub(super) fn of_process(session: &Session<'_>) -> Variables {
     let mut environment = session.options.environment.clone();

@@ -49,6 +49,7 @@ mod properties;
 mod tests;
 
 pub use diagnostic::{Diagnostic, Label, Link, Severity};
+pub use environment::means_yes;
 pub use name::is_project_name;
 pub use options::{LoadError, LoadOptions, Loaded, RawProject};
 pub use pipeline::{load, load_raw, project_environment, project_name};

@@ -258,6 +258,9 @@ fn load_in(session: &mut Session<'_>) -> Outcome<(crate::model::Project, Node)> 
         Some(runtime) => Some(runtime.clone()),
         None => tree.environment.get("COMPOSE_RUNTIME").cloned(),
     };
+    let compatibility = tree.environment.get("COMPOSE_COMPATIBILITY");
+    let compatibility =
+        options.compatibility || compatibility.is_some_and(|value| environment::means_yes(value));
     let environment = Rc::try_unwrap(tree.environment).unwrap_or_else(|shared| (*shared).clone());
     let project = bind::project(
         &model,
@@ -267,6 +270,7 @@ fn load_in(session: &mut Session<'_>) -> Outcome<(crate::model::Project, Node)> 
             files: tree.files,
             env_files: tree.env_files,
             runtime,
+            compatibility,
             environment,
         },
         &session.contents,

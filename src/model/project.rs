@@ -33,6 +33,8 @@ pub struct Project {
     pub extensions: IndexMap<String, serde_json::Value>,
     /// OCI runtime of services that name none; none: the default.
     pub runtime: Option<String>,
+    /// Names of containers and of built images are joined with `_`, as the first Compose did, and not with `-`.
+    pub compatibility: bool,
     /// Variables that interpolation saw: process environment over `.env` files.
     pub environment: IndexMap<String, String>,
     /// Where each value was written.
@@ -40,6 +42,18 @@ pub struct Project {
 }
 
 impl Project {
+    /// A name of its own for something of the project, as a container.
+    pub fn joined_name(&self, parts: &[&str]) -> String {
+        let separator = if self.compatibility { "_" } else { "-" };
+        [&[self.name.as_str()], parts].concat().join(separator)
+    }
+
+    /// The image of `service`, or the name that its build gives it.
+    pub fn image_reference(&self, service: &Service) -> String {
+        let own = service.image.clone();
+        own.unwrap_or_else(|| self.joined_name(&[&service.name]))
+    }
+
     /// The platform for which `service` wants its image: its own, else `DOCKER_DEFAULT_PLATFORM`; `None`: this machine's.
     pub fn platform<'a>(&'a self, service: &'a Service) -> Option<&'a str> {
         let default = || self.environment.get("DOCKER_DEFAULT_PLATFORM");
@@ -79,5 +93,21 @@ impl Provenance {
             }
             path = &path[..path.rfind(['.', '['])?];
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_joined_with_a_hyphen_or_as_they_once_were() {
+        let mut project = Project {
+            name: "shop".into(),
+            ..Project::default()
+        };
+        assert_eq!(project.joined_name(&["web", "1"]), "shop-web-1");
+        project.compatibility = true;
+        assert_eq!(project.joined_name(&["web", "1"]), "shop_web_1");
     }
 }

@@ -70,6 +70,8 @@ pub struct DesiredService {
     pub is_image_known: bool,
     pub replicas: u32,
     pub container_name: Option<String>,
+    /// What the names of its containers begin with, else; a number follows.
+    pub prefix: String,
     /// Another program runs it: it has no containers.
     pub is_provided: bool,
     /// How its replicas are replaced, where the file says so.
@@ -173,21 +175,12 @@ pub fn record_parent(desired: &mut Desired, service: &Service, role: &str, id: &
     }
 }
 
-/// Reference of the image that `service` runs from.
-pub fn image_reference(project: &Project, service: &Service) -> String {
-    service
-        .image
-        .clone()
-        .unwrap_or_else(|| format!("{}-{}", project.name, service.name))
-}
-
 impl DesiredService {
     /// Name of the container `number`, which is also the name of its slot and the id of its sandbox.
     pub fn container(&self, number: u32) -> String {
-        let project = &self.template.desired.project;
         self.container_name
             .clone()
-            .unwrap_or_else(|| format!("{project}-{}-{number}", self.name))
+            .unwrap_or_else(|| format!("{}{number}", self.prefix))
     }
 
     /// What the replica `number` should be. Parents of the project are named by their first replica.
@@ -307,11 +300,12 @@ fn desired_service(
     complete(&mut desired, service, image.unwrap_or(&Image::default()));
     DesiredService {
         name: service.name.clone(),
-        image: image_reference(project, service),
+        image: project.image_reference(service),
         platform: project.platform(service).map(str::to_owned),
         is_image_known: image.is_some(),
         replicas: service.replicas(),
         container_name: service.container_name.clone(),
+        prefix: project.joined_name(&[&service.name, ""]),
         is_provided: service.provider.is_some(),
         update: UpdatePolicy::of(service),
         parents,
@@ -427,7 +421,7 @@ fn parent_name(project: &Project, parent: &Parent) -> String {
             .services
             .get(name)
             .and_then(|service| service.container_name.clone())
-            .unwrap_or_else(|| format!("{}-{name}-1", project.name)),
+            .unwrap_or_else(|| project.joined_name(&[name, "1"])),
     }
 }
 

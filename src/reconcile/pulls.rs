@@ -8,7 +8,7 @@ use serde_json::Value;
 use tokio::task::JoinSet;
 
 use super::contents::contents;
-use super::desired::{DesiredState, Facts, desired, image_reference};
+use super::desired::{DesiredState, Facts, desired};
 use super::plan::Reason;
 use super::prepare::PrepareError;
 use crate::image::{Cause, Image, ImageError, Images, PullPolicy, Registry, Remote};
@@ -78,7 +78,7 @@ impl Survey {
             .values()
             .filter(|service| service.provider.is_none())
         {
-            let reference = image_reference(project, service);
+            let reference = project.image_reference(service);
             let key = (reference, project.platform(service).map(str::to_owned));
             let image = survey.find(images, project, &key).await?;
             survey.images.insert(service.name.clone(), image.clone());
@@ -230,7 +230,7 @@ impl Survey {
         for (name, image) in &mut self.images {
             let service = &project.services[name];
             let key = (
-                image_reference(project, service),
+                project.image_reference(service),
                 project.platform(service).map(str::to_owned),
             );
             if let Some(found) = self.found.get(&key) {

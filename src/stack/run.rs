@@ -59,7 +59,7 @@ impl Stack {
         let name = run
             .name
             .clone()
-            .unwrap_or_else(|| format!("{}-{}-run-{}", self.name(), run.service, &slug[..12]));
+            .unwrap_or_else(|| project.joined_name(&[&run.service, "run", &slug[..12]]));
         let options = UpOptions {
             services: vec![run.service.clone()],
             no_deps: run.no_deps,

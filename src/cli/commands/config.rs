@@ -12,7 +12,7 @@ use crate::cli::drive::block_on;
 use crate::cli::error::CommandError;
 use crate::image::RegistrySettings;
 use crate::load::{self, Diagnostic, LoadError, LoadOptions, Loaded, SourceMap, Variable};
-use crate::model::{MountKind, Project, Service, config_hash};
+use crate::model::{MountKind, Project, config_hash};
 use crate::stack::Stack;
 
 /// Parse, resolve and render the Compose files in canonical form
@@ -118,44 +118,41 @@ pub(crate) fn run(
         stderr,
         talk,
     };
-    match command.output() {
-        Ok(text) => match &args.output {
-            Some(path) if !text.is_empty() => write_file(path, &text, command.stderr),
-            _ => stdout.write_all(text.as_bytes()).map(|()| 0),
-        },
+    let written = command.output().and_then(|text| match &args.output {
+        Some(path) if !text.is_empty() => write_file(path, &text),
+        _ => Ok(stdout.write_all(text.as_bytes())?),
+    });
+    match written {
+        Ok(()) => Ok(0),
         Err(Failure::Load(error)) => {
             let all = error.warnings.iter().chain(&error.diagnostics);
             command.report(all, &error.sources)?;
             Ok(1)
         }
-        Err(Failure::Usage(message)) => {
-            writeln!(command.stderr, "error: {message}")?;
-            Ok(1)
-        }
         Err(Failure::Write(error)) => Err(error),
-        Err(Failure::Registry(error)) => {
-            let text = error.text(command.talk.style.color);
+        Err(Failure::Command(error)) => {
+            let text = error.shown(command.talk.json, command.talk.style.color);
             command.stderr.write_all(text.as_bytes())?;
             Ok(1)
         }
     }
 }
 
-fn write_file(path: &std::path::Path, text: &str, stderr: &mut dyn Write) -> io::Result<u8> {
-    match std::fs::write(path, text) {
-        Ok(()) => Ok(0),
-        Err(error) => {
-            writeln!(stderr, "error: cannot write `{}`: {error}", path.display())?;
-            Ok(1)
-        }
-    }
+fn write_file(path: &std::path::Path, text: &str) -> Result<(), Failure> {
+    std::fs::write(path, text)
+        .map_err(|error| Failure::user(format!("cannot write `{}`: {error}", path.display())))
 }
 
 enum Failure {
     Load(Box<LoadError>),
-    Usage(String),
     Write(io::Error),
-    Registry(CommandError),
+    Command(CommandError),
+}
+
+impl Failure {
+    fn user(message: impl Into<String>) -> Self {
+        Self::Command(CommandError::user(message))
+    }
 }
 
 impl From<LoadError> for Failure {
@@ -265,7 +262,7 @@ impl Command<'_> {
         match self.args.format.as_deref() {
             None | Some("" | "yaml") => Ok(Format::Yaml),
             Some("json") => Ok(Format::Json),
-            Some(other) => Err(Failure::Usage(format!(
+            Some(other) => Err(Failure::user(format!(
                 "`{other}` is not a format; use `yaml` or `json`"
             ))),
         }
@@ -328,7 +325,7 @@ impl Command<'_> {
         let project = &loaded.project;
         let mut images = Vec::new();
         for service in project.services.values() {
-            images.push(image_name(service, project));
+            images.push(project.image_reference(service));
             let hooks = service
                 .pre_start
                 .iter()
@@ -340,7 +337,7 @@ impl Command<'_> {
                 .filter_map(|mount| {
                     let source = mount.source.clone()?;
                     Some(match project.services.get(&source) {
-                        Some(service) => image_name(service, project),
+                        Some(service) => project.image_reference(service),
                         None => source,
                     })
                 });
@@ -358,7 +355,7 @@ impl Command<'_> {
         Ok(match format {
             Format::Yaml => loaded.to_trace_yaml(),
             Format::Json => serde_json::to_string_pretty(&loaded.traced())
-                .map_err(|error| Failure::Usage(error.to_string()))?,
+                .map_err(|error| Failure::user(error.to_string()))?,
         })
     }
 
@@ -396,7 +393,7 @@ impl Command<'_> {
         Ok(match self.args.format.as_deref() {
             Some("json") => variables_json(&variables),
             Some("yaml") => serde_yaml::to_string(&variables_value(&variables))
-                .map_err(|error| Failure::Usage(error.to_string()))?,
+                .map_err(|error| Failure::user(error.to_string()))?,
             _ => variables_table(&variables),
         })
     }
@@ -416,15 +413,7 @@ fn pins(
 ) -> Result<IndexMap<String, String>, Failure> {
     let settings = RegistrySettings::new(environment.clone());
     let pinned = block_on(async { Ok(Stack::pinned_images(settings, references).await?) });
-    pinned.map_err(Failure::Registry)
-}
-
-/// The image of a service, or the name that its build gives it.
-fn image_name(service: &Service, project: &Project) -> String {
-    service
-        .image
-        .clone()
-        .unwrap_or_else(|| format!("{}-{}", project.name, service.name))
+    pinned.map_err(Failure::Command)
 }
 
 fn sorted_lines(mut items: Vec<String>) -> String {

@@ -5,7 +5,8 @@ use clap::Args;
 use super::converge::timeout;
 use super::perform;
 use crate::cli::error::{CommandError, ExitStatus};
-use crate::cli::globals::{Context, is_set, means_yes};
+use crate::cli::globals::{Context, is_set};
+use crate::load::means_yes;
 use crate::reconcile::plan::DownOptions;
 use crate::stack::Outcome;
 

@@ -26,6 +26,7 @@ pub(super) struct Outer {
     pub(super) files: Vec<PathBuf>,
     pub(super) env_files: Vec<PathBuf>,
     pub(super) runtime: Option<String>,
+    pub(super) compatibility: bool,
     pub(super) environment: Variables,
 }
 
@@ -71,6 +72,7 @@ pub(super) fn project(
         models: section(root, "models", |_, node| model(node)),
         extensions,
         runtime: outer.runtime,
+        compatibility: outer.compatibility,
         environment: outer.environment,
         provenance: provenance(tree, sources),
     }

@@ -11,7 +11,6 @@ use crate::container::{VolumeRecord, label};
 use crate::graph::Graph;
 use crate::model::Project;
 use crate::network::NetworkRecord;
-use crate::reconcile::desired::image_reference;
 use crate::reconcile::observe::{Observed, ObservedContainer};
 
 /// Plans to take `project` down; without its file, from what its containers, networks and volumes say of themselves.
@@ -277,7 +276,7 @@ impl<'a> Down<'a> {
             for service in project.services.values() {
                 let is_named = self.is_whole() || self.options.services.contains(&service.name);
                 if is_named && (which == "all" || service.image.is_none()) {
-                    references.insert(image_reference(project, service));
+                    references.insert(project.image_reference(service));
                 }
             }
         }
