@@ -130,6 +130,7 @@ fn explain(reason: &Reason) -> String {
         Reason::NotRunning {
             exit_code: Some(code),
         } => format!("is not running, exited with code {code}"),
+        Reason::Stopping => "is being stopped".into(),
         Reason::Surplus => "more replicas than wanted".into(),
         Reason::Orphan => "its service is not in the file".into(),
         Reason::NotWanted => "is not wanted any more".into(),

@@ -47,6 +47,8 @@ pub enum Reason {
     Follows { resource: String },
     /// It is not running.
     NotRunning { exit_code: Option<u32> },
+    /// It runs, and was told to stop.
+    Stopping,
     /// More replicas than wanted.
     Surplus,
     /// Its service is not in the file.

@@ -22,6 +22,7 @@ impl fmt::Display for Reason {
                 exit_code: Some(code),
             } => write!(f, "exited ({code})"),
             Self::NotRunning { exit_code: None } => f.write_str("is not running"),
+            Self::Stopping => f.write_str("is being stopped"),
             Self::Surplus => f.write_str("more replicas than wanted"),
             Self::Orphan => f.write_str("its service is not in the file"),
             Self::NotWanted => f.write_str("not wanted any more"),

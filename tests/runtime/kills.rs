@@ -189,6 +189,38 @@ fn a_stop_that_the_worker_does_not_survive_is_still_the_last_word() {
 }
 
 #[test]
+fn an_up_brings_back_what_is_being_stopped() {
+    World::run(|world| {
+        world.import_image("default");
+        let file = "services:
+  app:
+    image: demo
+    init: true
+    stop_grace_period: 60s
+    command: sh -c 'trap \"sleep 3; exit 0\" TERM; while :; do sleep 0.1; done'
+";
+        let project = world.project("back", file);
+        let run = || {
+            let started = ["exec", "-T", "app", "stat", "-c", "%Z", "/proc/1"];
+            project.command(started).run().stdout
+        };
+        let _up = project.compose("up -d").success();
+        for is_killed in [false, true] {
+            let first = run();
+            let stop = project.command(["stop"]).start();
+            sleep(Duration::from_secs(1));
+            assert!(!is_killed || world.kill(WORKER) > 0);
+            let _up = project.compose("up -d").success();
+            let _stop = stop.finish();
+            let second = run();
+            assert!(!second.is_empty() && second != first, "{first} {second}");
+            assert_eq!(project.fields("Name", "State")["back-app-1"], "running");
+        }
+        let _down = project.compose("down --timeout 0").success();
+    });
+}
+
+#[test]
 fn a_container_that_ends_while_the_disk_is_full_comes_back_when_there_is_room() {
     World::run(|world| {
         world.import_image("default");

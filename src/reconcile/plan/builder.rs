@@ -311,6 +311,12 @@ pub(super) fn is_up(container: &ObservedContainer) -> bool {
     )
 }
 
+/// Whether a container has a process that was told to end, by a command that is at it or did not come to its end.
+pub(super) fn is_stopping(container: &ObservedContainer) -> bool {
+    let has_process = matches!(container.status, Status::Running | Status::Paused);
+    has_process && container.state.wanted == Wanted::Stopped
+}
+
 /// Whether a container runs, and is healthy if it has a health check.
 pub(super) fn is_ready(container: &ObservedContainer) -> bool {
     let desired = container.desired.as_ref();

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::builder::{Builder, Gate, has_completed, is_up, meets, uses};
+use super::builder::{Builder, Gate, has_completed, is_stopping, is_up, meets, uses};
 use super::error::require_services;
 use super::order::{Needs, Stop, stop_in_order};
 use super::{Action, Plan, PlanError, Reason, StepId};
@@ -257,7 +257,7 @@ impl<'a> Lifecycle<'a> {
             let is_job = walk.is_awaited_job(service);
             let mut starting = walk.of_service(service);
             starting.retain(|container| {
-                !(is_up(container)
+                !(is_up(container) && !is_stopping(container)
                     || is_job && has_completed(container)
                     || is_superseded(self.observed, container))
             });
@@ -269,12 +269,7 @@ impl<'a> Lifecycle<'a> {
             let mut ready = Vec::new();
             for container in starting {
                 let reasons = vec![requested("start")];
-                ready.push(start(
-                    &mut self.builder,
-                    container,
-                    reasons.clone(),
-                    gate.clone(),
-                ));
+                ready.push(self.start_again(container, None, reasons.clone(), gate.clone()));
                 self.builder.container_change(container, "start", reasons);
             }
             walk.ready.insert(service, ready);
@@ -301,27 +296,32 @@ impl<'a> Lifecycle<'a> {
                     continue;
                 }
                 let reasons = vec![requested("restart")];
-                let gate = if is_up(container) {
-                    let reasons = reasons.clone();
-                    Gate::after([self.builder.stop(
-                        container,
-                        timeout,
-                        true,
-                        reasons,
-                        gate.clone(),
-                    )])
-                } else {
-                    gate.clone()
-                };
-                let step = start(&mut self.builder, container, reasons.clone(), gate);
-                if is_up(container) {
-                    self.builder.complete(step);
-                }
-                ready.push(step);
+                ready.push(self.start_again(container, timeout, reasons.clone(), gate.clone()));
                 self.builder.container_change(container, "restart", reasons);
             }
             walk.ready.insert(service, ready);
         }
+    }
+
+    /// Starts a container, which is stopped first if it is up.
+    fn start_again(
+        &mut self,
+        container: &ObservedContainer,
+        timeout: Option<u32>,
+        reasons: Vec<Reason>,
+        gate: Gate,
+    ) -> StepId {
+        if !is_up(container) {
+            return start(&mut self.builder, container, reasons, gate);
+        }
+        // What is being stopped has had its hooks.
+        let with_hooks = !is_stopping(container);
+        let stop = self
+            .builder
+            .stop(container, timeout, with_hooks, reasons.clone(), gate);
+        let step = start(&mut self.builder, container, reasons, Gate::after([stop]));
+        self.builder.complete(step);
+        step
     }
 }
 

@@ -285,6 +285,7 @@ fn happen(world: &mut World, accidents: &[u8]) {
             3 => container.status = Status::Dead,
             4 => container.desired = None,
             5 => container.status = Status::Restarting,
+            6 if container.status == Status::Running => container.state.wanted = Wanted::Stopped,
             _ => {}
         }
     }
