@@ -9,7 +9,7 @@ use std::path::Path;
 use super::{ExecRequest, Session as _, SessionOutput, Stack, StackError};
 use crate::container::{Attributes, ExecOptions, FileSystem};
 use crate::model::Hook;
-use crate::reconcile::observe::{Observed, Status};
+use crate::reconcile::observe::{Observed, ObservedContainer, Status};
 use crate::supervisor::protocol::{Failure, Reply};
 use crate::watch::{Action, Batch, Changed};
 
@@ -17,7 +17,7 @@ use crate::watch::{Action, Batch, Changed};
 const MANY: usize = 1000;
 
 impl Stack {
-    /// Does what the rules of `batches` say: copies files into every running container of a service, restarts services,
+    /// Does what the rules of `batches` say: copies files into every container of a service, restarts services,
     /// runs commands, in this order. `say` gets a line for each thing that is done. Every failure is told at the end.
     pub async fn synchronize(
         &self,
@@ -74,14 +74,11 @@ impl Stack {
         }
     }
 
-    /// Ids of the running containers of each service.
-    pub async fn running(&self) -> Result<BTreeSet<(String, String)>, StackError> {
+    /// Ids of the containers of each service that files can be brought into.
+    pub async fn receivers(&self) -> Result<BTreeSet<(String, String)>, StackError> {
         let observed = self.observe().await?;
-        let running = observed
-            .containers
-            .iter()
-            .filter(|container| !container.one_off && container.status == Status::Running);
-        Ok(running
+        let receivers = observed.containers.iter().filter(|it| is_receiver(it));
+        Ok(receivers
             .map(|container| (container.service.clone(), container.id.clone()))
             .collect())
     }
@@ -92,12 +89,9 @@ impl Stack {
         observed: &Observed,
     ) -> Result<Vec<Failure>, StackError> {
         let mut failures = Vec::new();
-        let containers = observed.containers.iter().filter(|container| {
-            container.service == batch.service
-                && !container.one_off
-                && container.status == Status::Running
-        });
-        for container in containers {
+        let containers = observed.containers.iter();
+        let own = containers.filter(|container| container.service == batch.service);
+        for container in own.filter(|container| is_receiver(container)) {
             let resource = format!("container {}", container.name);
             let files = match self.containers().await?.file_system(&container.id).await {
                 Ok(files) => files,
@@ -179,6 +173,11 @@ impl Stack {
         }
         Ok(failures)
     }
+}
+
+/// Whether a container is to have the files of its service. One that has crashed may wait for just these.
+fn is_receiver(container: &ObservedContainer) -> bool {
+    !container.one_off && !matches!(container.status, Status::Removing | Status::Dead)
 }
 
 /// Makes the files in a container those of the host; what could not be is returned.

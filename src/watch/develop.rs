@@ -192,6 +192,28 @@ impl Develop {
         Ok((develop, errors))
     }
 
+    /// Goes on from `earlier`, which followed another state of the project: rules that are in both remember what has changed,
+    /// and [`Self::next`] tells what `earlier` has not told yet.
+    pub fn resume(&mut self, mut earlier: Self) {
+        for rule in &mut self.rules {
+            let same = |old: &Rule| {
+                old.service == rule.service
+                    && old.filter.root == rule.filter.root
+                    && old.target == rule.target
+            };
+            let Some(at) = earlier.rules.iter().position(same) else {
+                continue;
+            };
+            let old = earlier.rules.swap_remove(at);
+            rule.tree = old.tree;
+            rule.tree.retain(&rule.filter);
+            rule.touched = old.touched;
+            rule.touched.retain(|path| !rule.filter.skips(path));
+            rule.dirty.insert(rule.filter.root.clone());
+            self.debounce.notice();
+        }
+    }
+
     /// Whether there is no rule.
     pub fn is_empty(&self) -> bool {
         self.rules.is_empty()
@@ -484,6 +506,30 @@ mod tests {
                 "+/app/src/moved/deep",
                 "+/app/src/moved/deep/file"
             ]
+        );
+    }
+
+    #[tokio::test]
+    async fn rules_that_change_forget_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path().canonicalize().unwrap();
+        for name in ["told", "untold", "old", "new"] {
+            std::fs::write(root.join(name), "1").unwrap();
+        }
+        let (mut develop, _) = Develop::new(&project(&root, sync(&root))).unwrap();
+        std::fs::write(root.join("told"), "22").unwrap();
+        assert_eq!(next(&mut develop).await, ["+/app/told"]);
+        std::fs::write(root.join("untold"), "22").unwrap();
+        let rule = WatchRule {
+            ignore: vec!["old".into()],
+            ..sync(&root)
+        };
+        let (mut later, _) = Develop::new(&project(&root, rule)).unwrap();
+        later.resume(develop);
+        assert_eq!(next(&mut later).await, ["+/app/untold"]);
+        assert_eq!(
+            targets(&later.missing("web")),
+            ["+/app/told", "+/app/untold"]
         );
     }
 

@@ -65,6 +65,14 @@ impl Tree {
         }
     }
 
+    /// Forgets what does not count any more.
+    pub(super) fn retain(&mut self, selection: &impl Selection) {
+        self.known.retain(|path, stamp| match stamp {
+            Stamp::Folder => !selection.skips(path),
+            _ => selection.takes(path),
+        });
+    }
+
     /// Everything that is known: folders before what is in them.
     pub(super) fn paths(&self) -> impl Iterator<Item = &PathBuf> {
         self.known.keys()

@@ -454,6 +454,36 @@ fn limits_labels_restart_policy_and_health_change_under_a_running_process() {
 }
 
 #[test]
+fn a_fix_reaches_a_container_that_has_crashed() {
+    World::run(|world| {
+        world.import_image("default");
+        let text = "services:
+  edited:
+    image: demo
+    init: true
+    restart: always
+    command: sh /app/main.sh
+    stop_grace_period: 0s
+    develop:
+      watch: [{path: ./src, action: sync, target: /app, initial_sync: true}]
+";
+        let project = world.project("crash", text);
+        fs::create_dir_all(world.path("projects/crash/src")).unwrap();
+        project.write("src/main.sh", "exit 1");
+        let watch = project.command(["watch"]).start();
+        let restarts = || project.compose("ps -a").stdout.contains("Restarting (1)");
+        eventually("a program that does not run", restarts);
+        project.write("src/main.sh", "exec sleep 1007");
+        eventually("one that does", || {
+            project.fields("Name", "State")["crash-edited-1"] == "running"
+        });
+        watch.signal(Signal::INT);
+        let _output = watch.finish();
+        let _down = project.compose("down").success();
+    });
+}
+
+#[test]
 fn source_files_reach_a_container_without_its_help() {
     World::run(|world| {
         world.import_image("default");

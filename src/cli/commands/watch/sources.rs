@@ -59,7 +59,8 @@ impl Sources {
     ) -> Result<(), CommandError> {
         let definitions = definitions(project);
         if definitions != self.definitions {
-            self.develop = follow(ui, project)?;
+            let earlier = std::mem::replace(&mut self.develop, follow(ui, project)?);
+            self.develop.resume(earlier);
             self.definitions = definitions;
         }
         Ok(())
@@ -73,8 +74,8 @@ impl Sources {
         if self.develop.is_empty() {
             return Ok(());
         }
-        let running = stack.running().await?;
-        let new: BTreeSet<&String> = running
+        let receivers = stack.receivers().await?;
+        let new: BTreeSet<&String> = receivers
             .difference(&self.supplied)
             .map(|(service, _)| service)
             .collect();
@@ -84,7 +85,7 @@ impl Sources {
                 self.queue.push_back(missing);
             }
         }
-        self.supplied = running;
+        self.supplied = receivers;
         Ok(())
     }
 
