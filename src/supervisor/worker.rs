@@ -308,15 +308,10 @@ impl Worker {
         }
     }
 
-    /// Sends a signal. One that ends a process also ends its restarts, as with Docker.
+    /// Sends a signal.
     pub(super) async fn kill(&self, id: &str, signal: u32) -> Result<(), ContainerError> {
-        const ENDING: [u32; 3] = [2, 9, 15];
         if let Some(unit) = self.unit(id) {
-            if ENDING.contains(&signal) {
-                unit.send(Command::MarkStopped).await;
-            }
-            let event = EventRecord::new("container", "kill").with("signal", signal);
-            unit.send(Command::Note(event)).await;
+            unit.send(Command::Kill { signal }).await;
         }
         Ok(self
             .shared

@@ -73,8 +73,10 @@ pub(super) enum Command {
         reason: String,
         reply: oneshot::Sender<Result<(), ContainerError>>,
     },
-    /// It will be killed by a command: it is not to start again.
-    MarkStopped,
+    /// A command sends it a signal: one that is to end it also ends its restarts.
+    Kill {
+        signal: u32,
+    },
     Pause {
         reply: oneshot::Sender<Result<(), ContainerError>>,
     },
@@ -438,7 +440,12 @@ impl Unit {
                 let result = self.stop(timeout, keep_sandbox, reason).await;
                 reply.send(result).ok();
             }
-            Command::MarkStopped => {
+            Command::Kill { signal } => {
+                let event = EventRecord::new("container", "kill").with("signal", signal);
+                self.note(event);
+                if !self.is_ended_by(signal) {
+                    return;
+                }
                 let is_over = matches!(self.phase, Phase::BackingOff { .. });
                 self.want_stopped("kill");
                 if is_over {

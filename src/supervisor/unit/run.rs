@@ -23,6 +23,10 @@ const LOOK: Duration = Duration::from_millis(20);
 /// Looks at a task that its shim says nothing of, before it is taken for one that runs.
 const ATTEMPTS: u32 = 5;
 
+const SIGINT: u32 = 2;
+const SIGKILL: u32 = 9;
+const SIGTERM: u32 = 15;
+
 impl Unit {
     /// Brings the phase in line with what containerd says: at the beginning, and when another tool may have acted.
     pub(super) async fn look(&mut self) {
@@ -84,9 +88,8 @@ impl Unit {
                 self.delete_task().await;
                 self.await_restart();
             }
-            None => self.await_restart(),
-            // Nothing to do; or created and never started: whoever did was cut off, the next start begins anew.
-            _ => {}
+            // Of one that is created and not started, whoever did was cut off: the next start begins anew.
+            _ => self.await_restart(),
         }
         if matches!(self.phase, Phase::Idle)
             && let Some(sandbox) = &self.home
@@ -289,7 +292,7 @@ impl Unit {
                 self.unpause().await?;
             }
             let grace = timeout.unwrap_or(self.desired.stop_timeout);
-            let signal = parse_signal(&self.desired.stop_signal).unwrap_or(15);
+            let signal = self.stop_signal();
             let grace = Duration::from_secs(u64::from(grace));
             self.note(EventRecord::new("container", "kill").with("signal", signal));
             let containers = &self.shared.containers;
@@ -467,11 +470,26 @@ impl Unit {
         }
     }
 
+    fn stop_signal(&self) -> u32 {
+        parse_signal(&self.desired.stop_signal).unwrap_or(SIGTERM)
+    }
+
+    /// Whether a signal that a user sends is to end the container for good, as with Docker: where it has a stop signal of
+    /// its own, SIGTERM and SIGINT may mean something else.
+    pub(super) fn is_ended_by(&self, signal: u32) -> bool {
+        match self.stop_signal() {
+            SIGTERM => [SIGINT, SIGKILL, SIGTERM].contains(&signal),
+            own => [own, SIGKILL].contains(&signal),
+        }
+    }
+
     pub(super) async fn remove(&mut self, volumes: bool) -> Result<(), ContainerError> {
         self.want_stopped("removed");
         if let Phase::Running(_) = &self.phase {
             let containers = &self.shared.containers;
-            let stopped = containers.stop(&self.record.id, 9, Duration::ZERO).await;
+            let stopped = containers
+                .stop(&self.record.id, SIGKILL, Duration::ZERO)
+                .await;
             // Removal kills what is left; a task may be gone with its container when another tool removed them.
             if let Err(error) = stopped {
                 tracing::debug!(%error, container = self.desired.name, "cannot kill it");
