@@ -55,7 +55,8 @@ pub fn create_private_dir(path: &Path) -> Result<(), StateError> {
         })
 }
 
-/// Writes `bytes` to a new file beside `path` and renames it there. The file is the owner's only.
+/// Writes `bytes` to a new file beside `path` and renames it there. The file is the owner's only. A power cut soon after
+/// may leave it empty, which [`read_json`] takes for absent.
 pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<(), StateError> {
     // Two writers of one file, in one process too, each have their own.
     static COUNTER: AtomicU64 = AtomicU64::new(0);
@@ -107,7 +108,7 @@ pub fn write_json<T: Versioned + Serialize>(path: &Path, value: &T) -> Result<()
     write_atomic(path, &encode(value))
 }
 
-/// Reads a versioned file; `None` if there is none.
+/// Reads a versioned file; `None` if there is none, or only what a power cut leaves of one.
 pub fn read_json<T: Versioned + DeserializeOwned>(path: &Path) -> Result<Option<T>, StateError> {
     let bytes = match std::fs::read(path) {
         Ok(bytes) => bytes,
@@ -119,6 +120,10 @@ pub fn read_json<T: Versioned + DeserializeOwned>(path: &Path) -> Result<Option<
             });
         }
     };
+    if bytes.iter().all(|byte| *byte == 0) {
+        tracing::warn!(path = %path.display(), "a file lost its content, as in a power cut");
+        return Ok(None);
+    }
     let damaged = |source| StateError::Damaged {
         path: path.into(),
         source,
@@ -137,6 +142,7 @@ pub fn read_json<T: Versioned + DeserializeOwned>(path: &Path) -> Result<Option<
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::state::ContainerState;
 
     #[test]
     fn writers_of_one_file_do_not_meet() {
@@ -150,6 +156,18 @@ mod tests {
         });
         assert!(contents.contains(&std::fs::read(&path).unwrap()));
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn what_a_power_cut_leaves_of_a_file_is_as_good_as_none() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("state.json");
+        for left in [&b""[..], &[0; 300]] {
+            std::fs::write(&path, left).unwrap();
+            assert_eq!(read_json::<ContainerState>(&path).unwrap(), None);
+        }
+        std::fs::write(&path, "{").unwrap();
+        read_json::<ContainerState>(&path).unwrap_err();
     }
 
     #[test]
