@@ -57,6 +57,20 @@ impl Containers {
         }
     }
 
+    /// Mounts the volumes that have a file system of their own, while all else goes on.
+    async fn mount_volumes(&self, creation: &Creation<'_>) -> Result<(), ContainerError> {
+        let volumes = mounts::file_systems(&self.state, creation)?;
+        if volumes.is_empty() {
+            return Ok(());
+        }
+        let state = self.state.clone();
+        super::blocking(move || {
+            let mut volumes = volumes.iter();
+            volumes.try_for_each(|volume| volume::provide(&state, volume).map(drop))
+        })
+        .await
+    }
+
     async fn make(
         &self,
         creation: &Creation<'_>,
@@ -102,6 +116,7 @@ impl Containers {
             provision.shared_memory = Some(shared_memory_size(service));
         }
 
+        self.mount_volumes(creation).await?;
         mounts::plan(&self.state, creation, planned)?;
         self.mount_images(creation, id, planned).await?;
         provision.mounts.clone_from(&planned.records);

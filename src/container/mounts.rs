@@ -96,6 +96,26 @@ pub(super) fn plan(
     Ok(())
 }
 
+/// Volumes of the service that have to be mounted first, and that exist.
+pub(super) fn file_systems(
+    state: &StateRoot,
+    creation: &Creation<'_>,
+) -> Result<Vec<VolumeRecord>, ContainerError> {
+    let mut found = Vec::new();
+    for mount in &creation.service.volumes {
+        let key = mount.source.as_deref().unwrap_or_default();
+        if mount.kind != MountKind::Volume || key.is_empty() {
+            continue;
+        }
+        let volume = creation.project.volumes.get(key);
+        let name = volume.map_or(key, |volume| volume.name.as_str());
+        if volume::is_file_system(state, name)? {
+            found.extend(volume::find(state, name)?);
+        }
+    }
+    Ok(found)
+}
+
 struct Mounts<'a> {
     state: &'a StateRoot,
     creation: &'a Creation<'a>,

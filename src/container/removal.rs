@@ -90,7 +90,11 @@ impl Containers {
         } else {
             Removal::read(&self.state, id)?
         };
-        note(self.engine.delete_container(id).await.map_err(Into::into));
+        if let Err(error) = self.engine.delete_container(id).await {
+            note(Err(error.into()));
+            // While there is a record, it can be started.
+            return first.map_or(Ok(()), Err);
+        }
         boundary("remove container: record gone");
         let images = create::image_snapshots(id, &mut removal.provision.mounts).map(|(key, _)| key);
         for key in images
@@ -125,24 +129,32 @@ impl Containers {
 
     /// Unmounts volumes that no other container has, and removes anonymous ones if asked to.
     async fn release_volumes(&self, removal: &Removal) -> Result<(), ContainerError> {
-        let named = removal
-            .provision
-            .mounts
-            .iter()
-            .filter(|mount| mount.name.is_some());
-        let named: Vec<_> = named.collect();
-        if named.is_empty() {
+        // Name, and whether it goes with the container.
+        let mut affected: Vec<(String, bool)> = Vec::new();
+        for mount in &removal.provision.mounts {
+            let Some(name) = &mount.name else {
+                continue;
+            };
+            let goes = removal.with_volumes && mount.anonymous;
+            if goes || volume::is_file_system(&self.state, name)? {
+                affected.push((name.clone(), goes));
+            }
+        }
+        if affected.is_empty() {
             return Ok(());
         }
         let others = self.engine.containers(&[]).await?;
-        for mount in named {
-            let name = mount.name.as_deref().unwrap_or_default();
-            volume::release(&self.state, name, &others)?;
-            if removal.with_volumes && mount.anonymous && volume::users(&others, name).is_empty() {
-                volume::remove(&self.state, name)?;
-                Nerdctl::new(self.engine.options()).hide_volume(name);
+        let this = self.clone();
+        super::blocking(move || {
+            for (name, goes) in affected {
+                volume::release(&this.state, &name, &others)?;
+                if goes && volume::users(&others, &name).is_empty() {
+                    volume::remove(&this.state, &name)?;
+                    Nerdctl::new(this.engine.options()).hide_volume(&name);
+                }
             }
-        }
-        Ok(())
+            Ok(())
+        })
+        .await
     }
 }

@@ -154,7 +154,16 @@ pub(super) fn remove(state: &StateRoot, name: &str) -> Result<(), ContainerError
 fn lock(state: &StateRoot) -> Result<File, ContainerError> {
     let folder = state.volumes();
     create_private_dir(&folder)?;
-    let lock = File::open(&folder).and_then(|folder| folder.lock().map(|()| folder));
+    lock_folder(&folder)
+}
+
+/// Held while the file system of a volume is mounted or unmounted. A server that does not answer holds up no other volume.
+fn lock_mount(state: &StateRoot, name: &str) -> Result<File, ContainerError> {
+    lock_folder(&state.volume(name))
+}
+
+fn lock_folder(folder: &Path) -> Result<File, ContainerError> {
+    let lock = File::open(folder).and_then(|folder| folder.lock().map(|()| folder));
     lock.map_err(ContainerError::io(format!("lock {}", folder.display())))
 }
 
@@ -226,7 +235,15 @@ impl Kind {
     }
 }
 
-/// Path of the content, mounted where it has to be.
+/// Whether the content of a volume has to be mounted first; not so if there is no such volume.
+pub(super) fn is_file_system(state: &StateRoot, name: &str) -> Result<bool, ContainerError> {
+    let Some(record) = find(state, name)? else {
+        return Ok(false);
+    };
+    Ok(matches!(Kind::of(state, &record)?, Kind::Mount { .. }))
+}
+
+/// Path of the content, mounted where it has to be. Blocks as long as a server takes.
 pub(super) fn provide(state: &StateRoot, record: &VolumeRecord) -> Result<PathBuf, ContainerError> {
     let data = state.volume_data(&record.name);
     match Kind::of(state, record)? {
@@ -238,7 +255,7 @@ pub(super) fn provide(state: &StateRoot, record: &VolumeRecord) -> Result<PathBu
             device,
             options,
         } => {
-            let _lock = lock(state)?;
+            let _lock = lock_mount(state, &record.name)?;
             let failed = |error| {
                 ContainerError::io(format!("mount {device} for volume `{}`", record.name))(error)
             };
@@ -256,14 +273,10 @@ pub(super) fn release(
     name: &str,
     records: &[ContainerRecord],
 ) -> Result<(), ContainerError> {
-    let Some(record) = find(state, name)? else {
-        return Ok(());
-    };
-    if !matches!(Kind::of(state, &record)?, Kind::Mount { .. }) || !users(records, name).is_empty()
-    {
+    if !is_file_system(state, name)? || !users(records, name).is_empty() {
         return Ok(());
     }
-    let _lock = lock(state)?;
+    let _lock = lock_mount(state, name)?;
     let data = state.volume_data(name);
     unmount(&data).map_err(ContainerError::io(format!("unmount {}", data.display())))
 }
