@@ -20,7 +20,7 @@ use crate::failpoint::boundary;
 use crate::network::{Held, NetworkError, SandboxSpec};
 use crate::state::StateRoot;
 
-/// Probes that run at the same time in one project.
+/// Probes of one project that are at work at the same time.
 const PROBES: usize = 8;
 
 /// The worker's access to the world, and its voice.
@@ -159,11 +159,20 @@ impl Shared {
         self.holder.hold(key, descriptor)
     }
 
+    /// Lets go of one key.
+    pub(super) fn release(&self, key: &str) {
+        self.release_where(|held| held == key);
+    }
+
     /// Lets go of every key that begins with `prefix`.
-    pub(super) fn release(&self, prefix: &str) {
+    pub(super) fn release_all(&self, prefix: &str) {
+        self.release_where(|held| held.starts_with(prefix));
+    }
+
+    fn release_where(&self, goes: impl Fn(&str) -> bool) {
         let keys: Vec<_> = {
             let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
-            held.extract_if(.., |key| key.starts_with(prefix)).collect()
+            held.extract_if(.., |key| goes(key)).collect()
         };
         for key in keys {
             if let Err(error) = self.holder.release(&key) {
@@ -220,9 +229,12 @@ impl Shared {
     /// Removes a sandbox, and lets go of what was held for it. Not an error if there is none.
     pub(super) async fn remove_sandbox(&self, sandbox: &str) -> Result<(), NetworkError> {
         let tenancy = self.tenants.of(sandbox);
-        let _turn = tenancy.lock().await;
+        let turn = tenancy.lock().await;
         self.let_go_of_sandbox(sandbox);
-        self.containers.networks.remove_sandbox(sandbox).await
+        let removed = self.containers.networks.remove_sandbox(sandbox).await;
+        drop(turn);
+        self.tenants.forget(sandbox, tenancy);
+        removed
     }
 
     /// Makes a sandbox whole if need be and notes that a container lives there from now on. `thorough`: look even if this
@@ -290,6 +302,12 @@ impl Shared {
         self.tenants.of(sandbox).lock().await.enter(container);
     }
 
+    /// Whether a container runs in a sandbox.
+    pub(super) async fn has_tenants(&self, sandbox: &str) -> bool {
+        let tenancy = self.tenants.of(sandbox);
+        !tenancy.lock().await.containers.is_empty()
+    }
+
     pub(super) async fn is_tenant(&self, sandbox: &str, container: &str) -> bool {
         let tenancy = self.tenants.of(sandbox);
         tenancy.lock().await.containers.contains(container)
@@ -334,7 +352,7 @@ impl Shared {
             .unwrap_or_else(PoisonError::into_inner)
             .remove(sandbox);
         for kind in ["dns", "port"] {
-            self.release(&format!("{kind}/{sandbox}/"));
+            self.release_all(&format!("{kind}/{sandbox}/"));
         }
     }
 

@@ -1,7 +1,8 @@
 //! Who lives in which sandbox. One is shared by `network_mode: service:`, and must last as long as anybody runs there.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// What is to become of a sandbox when nobody is left in it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,8 +50,28 @@ pub(super) struct Tenants(Mutex<BTreeMap<String, Arc<tokio::sync::Mutex<Tenancy>
 
 impl Tenants {
     pub(super) fn of(&self, sandbox: &str) -> Arc<tokio::sync::Mutex<Tenancy>> {
-        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        Arc::clone(all.entry(sandbox.to_owned()).or_default())
+        Arc::clone(self.all().entry(sandbox.to_owned()).or_default())
+    }
+
+    /// Forgets a sandbox that is removed, unless it concerns somebody beside the caller.
+    pub(super) fn forget(&self, sandbox: &str, tenancy: Arc<tokio::sync::Mutex<Tenancy>>) {
+        let mut all = self.all();
+        drop(tenancy);
+        if let Entry::Occupied(entry) = all.entry(sandbox.to_owned()) {
+            // New copies are only made under the lock.
+            let is_last = Arc::strong_count(entry.get()) == 1;
+            let is_empty = entry
+                .get()
+                .try_lock()
+                .is_ok_and(|tenancy| tenancy.containers.is_empty());
+            if is_last && is_empty {
+                entry.remove();
+            }
+        }
+    }
+
+    fn all(&self) -> MutexGuard<'_, BTreeMap<String, Arc<tokio::sync::Mutex<Tenancy>>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -65,6 +86,21 @@ mod tests {
         tenancy.enter("guest");
         assert!(!tenancy.leave("owner", Leaving::Owner));
         assert!(tenancy.leave("guest", Leaving::Guest));
+    }
+
+    #[test]
+    fn a_sandbox_is_forgotten_when_it_concerns_nobody() {
+        let tenants = Tenants::default();
+        let waits = tenants.of("web");
+        tenants.forget("web", tenants.of("web"));
+        assert!(Arc::ptr_eq(&waits, &tenants.of("web")));
+        waits.try_lock().unwrap().enter("guest");
+        tenants.forget("web", waits);
+        let left = tenants.of("web");
+        assert!(left.try_lock().unwrap().containers.contains("guest"));
+        left.try_lock().unwrap().leave("guest", Leaving::Removed);
+        tenants.forget("web", left);
+        assert!(tenants.all().is_empty());
     }
 
     #[test]

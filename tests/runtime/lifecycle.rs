@@ -79,6 +79,71 @@ fn a_process_that_dies_is_restarted_but_a_stopped_service_stays_stopped() {
 }
 
 #[test]
+fn the_stop_signal_of_a_service_ends_its_restarts_and_no_other_does() {
+    World::run(|world| {
+        world.import_image("default");
+        let file = "services:
+  app:
+    image: demo
+    init: true
+    restart: always
+    stop_signal: SIGQUIT
+    stop_grace_period: 0s
+    command: sh -c 'trap \"exit 0\" TERM QUIT; echo begun; while :; do sleep 0.1; done'
+";
+        let project = world.project("signals", file);
+        let _up = project.compose("up -d").success();
+        let runs = || {
+            let logs = project.compose("logs --no-log-prefix app");
+            logs.stdout.matches("begun").count()
+        };
+        eventually("the first run", || runs() == 1);
+        let _term = project.compose("kill -s SIGTERM").success();
+        eventually("a second run", || runs() == 2);
+        let _quit = project.compose("kill -s SIGQUIT").success();
+        eventually("its end", || {
+            project.fields("Name", "State")["signals-app-1"] == "exited"
+        });
+        std::thread::sleep(Duration::from_secs(1));
+        assert_eq!(runs(), 2);
+        let _down = project.compose("down").success();
+    });
+}
+
+#[test]
+fn what_another_tool_removes_leaves_no_port_behind() {
+    World::run(|world| {
+        world.import_image("default");
+        let file = "services:
+  app:
+    image: demo
+    restart: always
+    ports: ['8080:80']
+    command: sh -c 'exit 1'
+";
+        let project = world.project("foreign", file);
+        let _up = project.compose("up -d").success();
+        // From the sixth on there is a while between two runs.
+        eventually("a wait before the next run", || {
+            let container = &project.containers()[0];
+            container["State"] == "restarting" && container["Restarts"].as_u64() > Some(5)
+        });
+        let id = project
+            .fields("Name", "ID")
+            .remove("foreign-app-1")
+            .unwrap();
+        let all = world.ctr(["containers", "ls", "-q"]).run().success().stdout;
+        let id = all.lines().find(|line| line.starts_with(&id)).unwrap();
+        let _removed = world.ctr(["containers", "rm", id]).run().success();
+        let sandboxes = world.state_root().join("lib/networks/sandboxes");
+        eventually("the end of its sandbox", || {
+            std::fs::read_dir(&sandboxes).map_or(0, Iterator::count) == 0
+        });
+        let _down = project.compose("down").success();
+    });
+}
+
+#[test]
 fn a_killed_supervisor_takes_no_container_along_and_is_back_with_the_next_command() {
     World::run(|world| {
         world.import_image("default");

@@ -138,7 +138,7 @@ impl Unit {
         if let Some(forward) = self.forward.take() {
             forward.finish().await;
         }
-        self.shared.release(&fifo_key(&self.record.id, ""));
+        self.shared.release_all(&fifo_key(&self.record.id, ""));
     }
 }
 

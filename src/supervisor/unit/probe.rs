@@ -1,5 +1,6 @@
 //! The health probes of a unit.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,6 +18,9 @@ use crate::supervisor::shared::Shared;
 
 /// Bytes of a probe's output that are kept.
 const PROBE_OUTPUT: usize = 4096;
+
+/// Time for which a probe keeps others waiting: one that hangs is not at work.
+const TURN: Duration = Duration::from_secs(1);
 
 impl Unit {
     /// Sets when the next probe is due.
@@ -110,21 +114,25 @@ async fn probe(
     record: &ContainerRecord,
     settings: &ProbeSettings,
 ) -> Result<Probe, ContainerError> {
-    let _permit = shared.probes.acquire().await.ok();
+    let permit = shared.probes.acquire().await.ok();
     let start = Timestamp::now();
     let options = ExecOptions {
         command: settings.command.clone(),
         ..ExecOptions::default()
     };
     let timeout = settings.timeout;
-    let (outcome, output) = exec::run(
-        shared,
-        record,
-        &options,
-        tokio::time::sleep(timeout),
-        PROBE_OUTPUT,
-    )
-    .await?;
+    let time_over = tokio::time::sleep(timeout);
+    let run = exec::run(shared, record, &options, time_over, PROBE_OUTPUT);
+    let give_way = async {
+        tokio::time::sleep(TURN).await;
+        drop(permit);
+        std::future::pending::<Infallible>().await
+    };
+    let (outcome, output) = tokio::select! {
+        result = run => result?,
+        // Never wins.
+        never = give_way => match never {},
+    };
     let (exit_code, output) = match outcome {
         Outcome::Exited { code } => (i32::try_from(code).unwrap_or(-1), output),
         Outcome::TimedOut => (

@@ -6,7 +6,7 @@ use super::Worker;
 use crate::engine::Event;
 use crate::supervisor::exec;
 use crate::supervisor::history::EventRecord;
-use crate::supervisor::unit::Command;
+use crate::supervisor::unit::{Command, UnitHandle};
 
 /// Passes on what containerd tells. Waits for no unit: all others would miss what is theirs.
 pub(super) async fn follow_engine(worker: Arc<Worker>) {
@@ -20,15 +20,10 @@ pub(super) async fn follow_engine(worker: Arc<Worker>) {
                     unit.post(Command::Look);
                 }
             }
-            Event::ContainerDeleted { id } if worker.unit(&id).is_some() => {
-                let worker = Arc::clone(&worker);
-                tokio::spawn(async move {
-                    tracing::warn!(id, "another tool removed a container");
-                    if let Err(error) = worker.remove(&id, false).await {
-                        tracing::error!(%error, id, "cannot clean up after it");
-                    }
-                    worker.ended.notify_one();
-                });
+            Event::ContainerDeleted { id } => {
+                if let Some(unit) = worker.unit(&id) {
+                    tokio::spawn(clean_up(Arc::clone(&worker), unit));
+                }
             }
             Event::ExecStarted { id, exec_id } if !exec::is_own(&exec_id) => {
                 let event = EventRecord::new("container", "exec_start").with("execID", exec_id);
@@ -59,4 +54,20 @@ pub(super) async fn follow_engine(worker: Arc<Worker>) {
             _ => {}
         }
     }
+}
+
+/// Clears what is left of a container that another tool removed. Nobody else does, so its sandbox goes as well.
+async fn clean_up(worker: Arc<Worker>, unit: UnitHandle) {
+    tracing::warn!(container = unit.name, "another tool removed a container");
+    if let Err(error) = worker.remove(&unit.id, false).await {
+        tracing::error!(%error, container = unit.name, "cannot clean up after it");
+    }
+    if let Some(sandbox) = &unit.sandbox {
+        let units = worker.units();
+        let is_shared = units.iter().any(|other| other.sandbox == unit.sandbox);
+        if !is_shared && !worker.shared.has_tenants(sandbox).await {
+            worker.remove_sandbox(sandbox).await;
+        }
+    }
+    worker.ended.notify_one();
 }
