@@ -3,6 +3,7 @@
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::os::fd::OwnedFd;
+use std::sync::LazyLock;
 
 use rustix::net::sockopt::set_socket_reuseaddr;
 use rustix::net::{
@@ -18,6 +19,16 @@ use super::{NetworkError, PortRequest, PublishedPort};
 pub(super) struct Bound {
     pub(super) port: PublishedPort,
     pub(super) socket: Option<OwnedFd>,
+}
+
+impl PublishedPort {
+    /// Whether it answers on the host's IPv6 addresses, too: the supervisor passes connections on to IPv4.
+    pub fn is_on_ipv6(&self) -> bool {
+        static HAS_IPV6: LazyLock<bool> = LazyLock::new(|| {
+            std::fs::read("/proc/net/if_inet6").is_ok_and(|addresses| !addresses.is_empty())
+        });
+        self.protocol == "tcp" && self.host_ip == Ipv4Addr::UNSPECIFIED && *HAS_IPV6
+    }
 }
 
 /// A request in the types of the kernel.

@@ -1,6 +1,7 @@
 //! The containers of a project, as users look at them.
 
 use std::collections::BTreeMap;
+use std::net::Ipv6Addr;
 
 use jiff::Timestamp;
 use serde::Deserialize;
@@ -169,16 +170,22 @@ fn publishers(container: &ObservedContainer, sandbox: Option<&SandboxRecord>) ->
     let Some(sandbox) = sandbox else {
         return Vec::new();
     };
-    let mut ports: Vec<Publisher> = sandbox
-        .ports
-        .iter()
-        .map(|port| Publisher {
+    let mut ports: Vec<Publisher> = Vec::new();
+    for port in &sandbox.ports {
+        let publisher = Publisher {
             url: port.host_ip.to_string(),
             target_port: port.container_port,
             published_port: port.host_port,
             protocol: port.protocol.clone(),
-        })
-        .collect();
+        };
+        if port.is_on_ipv6() {
+            ports.push(Publisher {
+                url: Ipv6Addr::UNSPECIFIED.to_string(),
+                ..publisher.clone()
+            });
+        }
+        ports.push(publisher);
+    }
     let expose = container
         .desired
         .as_ref()

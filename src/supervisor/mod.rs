@@ -20,6 +20,7 @@ pub mod planning;
 pub mod process;
 mod program;
 pub mod protocol;
+mod relay;
 mod request;
 mod restart;
 mod revival;

@@ -14,6 +14,7 @@ use super::exec::Exits;
 use super::history::{EventRecord, History};
 use super::hold::Holder;
 use super::protocol::{ContainerChange, ContainerEvent};
+use super::relay::Relays;
 use super::tenants::{Leaving, Tenants};
 use crate::container::{Containers, Desired, label};
 use crate::failpoint::boundary;
@@ -32,6 +33,7 @@ pub(super) struct Shared {
     pub(super) holder: Holder,
     /// Keys under which something is held.
     held: Mutex<BTreeSet<String>>,
+    relays: Relays,
     /// Descriptors of an earlier worker that nobody has taken yet.
     inherited: Mutex<BTreeMap<String, OwnedFd>>,
     /// Sandboxes that this worker has made or repaired and not given up since.
@@ -63,6 +65,7 @@ impl Shared {
             containers,
             holder,
             held: Mutex::default(),
+            relays: Relays::default(),
             inherited: Mutex::default(),
             whole: Mutex::default(),
             tenants: Tenants::default(),
@@ -127,10 +130,10 @@ impl Shared {
 
     /// Notes that something is held under `key`.
     pub(super) fn remember(&self, key: &str) {
-        self.held
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .insert(key.to_owned());
+        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        if held.insert(key.to_owned()) && Relays::concerns(key) {
+            self.relays.serve(held.iter());
+        }
     }
 
     /// Keeps a descriptor that an earlier worker had held until somebody asks for it.
@@ -172,7 +175,11 @@ impl Shared {
     fn release_where(&self, goes: impl Fn(&str) -> bool) {
         let keys: Vec<_> = {
             let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
-            held.extract_if(.., |key| goes(key)).collect()
+            let keys: Vec<_> = held.extract_if(.., |key| goes(key)).collect();
+            if keys.iter().any(|key| Relays::concerns(key)) {
+                self.relays.serve(held.iter());
+            }
+            keys
         };
         for key in keys {
             if let Err(error) = self.holder.release(&key) {

@@ -1,6 +1,6 @@
 //! Who reaches whom, and by which name.
 
-use crate::world::{Output, Project, World};
+use crate::world::{Output, Project, World, eventually};
 
 const THREE_SERVICES: &str = "
 x-service: &service
@@ -102,6 +102,39 @@ fn packets_do_not_pass_from_one_network_to_another() {
 }
 
 #[test]
+fn a_published_port_answers_on_ipv6_whoever_is_killed() {
+    World::run(|world| {
+        world.import_image("default");
+        let file = "services:
+  web:
+    image: demo
+    init: true
+    stop_grace_period: 0s
+    command: sh -c 'mkdir /www; echo page >/www/index.html; exec httpd -f -p 80 -h /www'
+    ports: ['8080:80', '127.0.0.1:8081:80']
+";
+        let project = world.project("six", file);
+        let _up = project.compose("up -d").success();
+        let is_served = || world.get("http://[::1]:8080/").stdout == "page\n";
+        eventually("a page", is_served);
+        assert_eq!(world.get("http://[::1]:8081/").stdout, "");
+        let listed = project.compose("ps").success();
+        let ports = listed.stdout.lines().last().unwrap_or_default();
+        assert!(
+            ports.ends_with("0.0.0.0:8080->80/tcp, 127.0.0.1:8081->80/tcp, [::]:8080->80/tcp"),
+            "{listed}"
+        );
+        assert!(world.kill("supervisor --project six --worker") > 0);
+        eventually("a page from the next worker", is_served);
+        let _restart = project.compose("restart").success();
+        eventually("a page after a restart", is_served);
+        let _stop = project.compose("stop").success();
+        assert!(!is_served());
+        let _down = project.compose("down").success();
+    });
+}
+
+#[test]
 fn a_port_published_on_loopback_is_closed_to_neighbours() {
     World::run(|world| {
         world.import_image("default");
@@ -179,7 +212,7 @@ fn an_up_writes_wiped_rules_again_although_nothing_else_is_to_be_done() {
         assert_eq!(project.fields("Name", "ID"), ids);
         // Without a command it takes the supervisor a while to look.
         flush();
-        crate::world::eventually("the supervisor mends the rules", answers);
+        eventually("the supervisor mends the rules", answers);
         let events = project.compose("events --since 5m --until 0s").success();
         let told = "network repair (reason=firewall rules were not as recorded)";
         assert_eq!(events.stdout.matches(told).count(), 2, "{events}");
