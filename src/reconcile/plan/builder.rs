@@ -311,6 +311,11 @@ pub(super) fn is_up(container: &ObservedContainer) -> bool {
     )
 }
 
+/// Whether a container was made and never started, as by a command that was cut off.
+pub(super) fn is_unstarted(container: &ObservedContainer) -> bool {
+    container.status == Status::Created && container.state.run == 0
+}
+
 /// Whether a container has a process that was told to end, by a command that is at it or did not come to its end.
 pub(super) fn is_stopping(container: &ObservedContainer) -> bool {
     let has_process = matches!(container.status, Status::Running | Status::Paused);

@@ -4,7 +4,7 @@ mod several;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use super::builder::{has_completed, is_gone, is_stopping, is_up};
+use super::builder::{has_completed, is_gone, is_stopping, is_unstarted, is_up};
 use super::resources::Resources;
 use super::rollout::SlotUpdate;
 use super::{OneOff, Reason, Recreate};
@@ -427,7 +427,9 @@ impl<'a> Context<'a> {
             Some(Class::Recreate) => SlotChange::Recreate,
             Some(Class::Restart) if is_up(current) => SlotChange::Restart,
             Some(Class::Restart | Class::InPlace) => SlotChange::Update,
-            None if self.no_start || self.only_changes => SlotChange::Keep,
+            None if self.no_start || self.only_changes && !is_unstarted(current) => {
+                SlotChange::Keep
+            }
             None if is_stopping(current) => {
                 reasons.push(Reason::Stopping);
                 SlotChange::Restart

@@ -55,6 +55,7 @@ impl<'a> Schedule<'a> {
             .filter(|_| matches!(slot.change, SlotChange::Recreate | SlotChange::Restart));
         let dependents = self.dependents_stopped(service);
         let mut before: Vec<StepId> = created.into_iter().chain(self.dropped(slot)).collect();
+        let mut is_stopped = false;
         for container in renewed.into_iter().chain(slot.leftovers.iter().copied()) {
             if !is_up(container) {
                 continue;
@@ -70,6 +71,7 @@ impl<'a> Schedule<'a> {
                         .stop(container, self.options.timeout, false, reasons, gate)
                 });
             before.push(stop);
+            is_stopped = true;
         }
         let mut ready = self.update_in_place(slot, &mut before);
         if let Some((from, to)) = self.stands_by(slot) {
@@ -97,7 +99,11 @@ impl<'a> Schedule<'a> {
             }
             let gate = gate.clone().and(before.iter().copied());
             let reasons = slot.reasons.clone();
-            ready = Some(self.builder.start(names, definition, reasons, gate));
+            let start = self.builder.start(names, definition, reasons, gate);
+            if is_stopped {
+                self.builder.complete(start);
+            }
+            ready = Some(start);
         }
         let gone = renewed
             .filter(|_| slot.change == SlotChange::Recreate)
