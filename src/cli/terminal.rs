@@ -4,7 +4,7 @@ use std::io;
 use std::os::fd::AsFd as _;
 use std::sync::Mutex;
 
-use rustix::termios::{self, OptionalActions, Termios};
+use rustix::termios::{self, LocalModes, OptionalActions, SpecialCodeIndex, Termios};
 
 /// What standard input was before raw mode; whoever ends the process puts it back.
 static ORIGINAL: Mutex<Option<Termios>> = Mutex::new(None);
@@ -22,7 +22,12 @@ pub(crate) fn size() -> (usize, usize) {
         })
 }
 
-/// Keeps the terminal in raw mode: keys reach a process in a container unchanged.
+/// Whether standard input is a terminal, and this process may change it: one in the background would be stopped.
+pub(crate) fn is_ours() -> bool {
+    termios::tcgetpgrp(io::stdin()).is_ok_and(|group| group == rustix::process::getpgrp())
+}
+
+/// Keeps the terminal in another mode.
 ///
 /// The terminal is put back when this is dropped and, by a hook, before the message of a panic is printed. Whoever ends
 /// the process by a signal calls [`restore`].
@@ -30,11 +35,26 @@ pub(crate) fn size() -> (usize, usize) {
 pub(crate) struct RawMode(());
 
 impl RawMode {
+    /// Keys reach a process in a container unchanged.
     pub(crate) fn enter() -> io::Result<Self> {
+        Self::change(Termios::make_raw)
+    }
+
+    /// Keys come one by one and are not shown; Ctrl-C is a signal still.
+    pub(crate) fn keys() -> io::Result<Self> {
+        Self::change(|mode| {
+            mode.local_modes
+                .remove(LocalModes::ICANON | LocalModes::ECHO);
+            mode.special_codes[SpecialCodeIndex::VMIN] = 1;
+            mode.special_codes[SpecialCodeIndex::VTIME] = 0;
+        })
+    }
+
+    fn change(change: impl FnOnce(&mut Termios)) -> io::Result<Self> {
         let stdin = io::stdin();
         let original = termios::tcgetattr(&stdin)?;
         let mut raw = original.clone();
-        raw.make_raw();
+        change(&mut raw);
         *lock() = Some(original);
         install_hook();
         termios::tcsetattr(&stdin, OptionalActions::Now, &raw)?;

@@ -175,9 +175,9 @@ impl Follower<'_> {
         self.selection.shown = shown;
     }
 
-    /// From now on [`Followed::Over`] comes when nothing runs.
-    pub fn until_over(&mut self) {
-        self.finite = true;
+    /// Whether from now on [`Followed::Over`] comes when nothing runs.
+    pub fn until_over(&mut self, finite: bool) {
+        self.finite = finite;
     }
 
     /// Ends after what is written now, whatever runs.

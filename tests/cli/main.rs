@@ -53,8 +53,9 @@ fn flags_with_values_are_not_shown_as_such() {
         help.contains("-d, --detach\n") || help.contains("-d, --detach  "),
         "{help}"
     );
-    // One that is on, off or as it was has a value to show.
+    // One that is on, off or as it was has a value to show, and so has one that can be switched off.
     let help = help.replace("--live[=<BOOL>]", "");
+    let help = help.replace("--menu[=<BOOL>]", "");
     assert!(!help.contains("[="), "{help}");
 }
 
@@ -200,16 +201,6 @@ fn options_that_exclude_each_other_are_refused() {
     assert_snapshot!(world.run(&["logs", "--index", "1"]), @r#"
     ------- stderr -------
     error: --index requires one service to be selected
-    [exit status: 1]
-    "#);
-}
-
-#[test]
-fn what_is_not_supported_is_named() {
-    let world = World::with(SHOP);
-    assert_snapshot!(world.run(&["up", "--menu"]), @r#"
-    ------- stderr -------
-    error: `--menu` is not supported yet
     [exit status: 1]
     "#);
 }

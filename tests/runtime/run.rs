@@ -406,6 +406,50 @@ fn attach_gives_input_passes_signals_on_and_ends_with_the_container() {
 }
 
 #[test]
+fn keys_follow_the_files_of_an_attached_up_and_let_go_of_it() {
+    World::run(|world| {
+        world.import_image("default");
+        let file = "services:
+  app:
+    image: demo
+    init: true
+    stop_grace_period: 0s
+    command: sh -c 'echo ready $$LEVEL; exec sleep 1008'
+    environment: {LEVEL: one}
+";
+        let project = world.project("keys", file);
+        let steps = [
+            "expect:ready one",
+            "expect:d Detach",
+            "send:w",
+            "expect:Watch enabled",
+            "expect:ready two",
+            "send:w",
+            "expect:Watch disabled",
+            "send:d",
+        ];
+        let up = project.terminal(&steps, &["up"]).start();
+        // Nothing is done with the edit before the files are followed.
+        eventually("the container", || {
+            project.compose("ps -q").stdout.lines().count() == 1
+        });
+        let mut edited = file.replace("LEVEL: one", "LEVEL: two");
+        eventually("an edit to be noticed", || {
+            edited.push_str("# again\n");
+            project.write("compose.yaml", &edited);
+            project.compose("logs").stdout.contains("ready two")
+        });
+        let shown = up.finish().success().stdout;
+        assert!(
+            shown.ends_with("settings: kept\nleft: []\ncode: 0\n"),
+            "{shown}"
+        );
+        assert_eq!(project.fields("Name", "State")["keys-app-1"], "running");
+        let _down = project.compose("down").success();
+    });
+}
+
+#[test]
 fn an_attached_up_stops_at_the_first_ctrl_c_and_kills_at_the_second() {
     World::run(|world| {
         world.import_image("default");

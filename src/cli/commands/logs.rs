@@ -129,7 +129,7 @@ async fn follow(
         .await?;
     follower.look().await?;
     printer.register(follower.shown_names());
-    follower.until_over();
+    follower.until_over(true);
     let mut unflushed = false;
     loop {
         tokio::select! {

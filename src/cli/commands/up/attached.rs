@@ -9,12 +9,14 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use super::super::watch::{News, Sources, Work, accept, tell, update};
 use super::UpArgs;
+use super::menu::{Key, Menu};
 use crate::cli::drive::{FRAME, Interrupts};
 use crate::cli::error::{CommandError, ExitStatus};
 use crate::cli::prefix::short_name;
 use crate::cli::print::{LogPrinter, LogStyle};
 use crate::cli::progress::Renderer;
 use crate::cli::ui::{Ui, paint};
+use crate::load::{LoadOptions, Loaded};
 use crate::reconcile::plan::{Plan, UpOptions};
 use crate::stack::{
     FollowSelection, Followed, Follower, LogSelection, Reloaded, Stack, StackError, Watch, rehearse,
@@ -59,8 +61,12 @@ pub(super) struct Session<'a> {
     pub(super) shown: BTreeSet<String>,
     /// Services whose ends count.
     pub(super) watched: BTreeSet<String>,
-    /// The project's files, if they are followed.
+    /// The project's files, and how they were loaded.
+    pub(super) files: (&'a LoadOptions, &'a Loaded),
+    /// The files, if they are followed.
     pub(super) watch: Option<Watch>,
+    /// Listen to keys.
+    pub(super) has_menu: bool,
     pub(super) cascade: Cascade,
     pub(super) style: LogStyle,
 }
@@ -84,6 +90,7 @@ impl Session<'_> {
             _ => None,
         };
         let mut interrupts = Interrupts::listen()?;
+        let mut menu = self.has_menu.then(Menu::open).flatten();
         let plan = self.stack.plan_up(&self.options).await?;
         let selection = FollowSelection {
             watched: Some(self.watched.union(&self.shown).cloned().collect()),
@@ -151,16 +158,35 @@ impl Session<'_> {
                     }
                     if stage == Stage::Starting {
                         stage = Stage::Running;
+                        if menu.is_some() {
+                            let help = paint(ui.talk_color, "2", Menu::HELP);
+                            renderer.above(ui, |ui| ui.talk(&format!("{help}\n")));
+                        }
                     }
                     if let Some(sources) = sources.as_mut().filter(|_| stage == Stage::Running) {
                         sources.supply(&stack).await?;
                     }
                     follower.look().await?;
                     // What is followed may come to life again.
-                    if watch.is_none() || stage != Stage::Running {
-                        follower.until_over();
-                    }
+                    follower.until_over(watch.is_none() || stage != Stage::Running);
                 }
+                // Cancel-safe by contract.
+                key = Menu::next(&mut menu) => match key {
+                    Key::Blank => renderer.above(ui, |ui| ui.talk("\n")),
+                    Key::Detach if stage == Stage::Running && work.is_none() => break,
+                    Key::Watch if stage == Stage::Running => {
+                        renderer.above(ui, |ui| {
+                            if let Err(error) = self.toggle(ui, &stack, &mut watch, &mut sources) {
+                                error.report(ui);
+                            }
+                        });
+                        follower.until_over(watch.is_none());
+                        if let Some(sources) = &mut sources {
+                            sources.supply(&stack).await?;
+                        }
+                    }
+                    Key::Detach | Key::Watch => {}
+                },
                 // Cancel-safe by contract.
                 news = next_news(&mut sources, &stack), if stage == Stage::Running => {
                     let news = news?;
@@ -230,6 +256,28 @@ impl Session<'_> {
         printer.flush(ui, None)?;
         renderer.finish(ui);
         self.conclude(record)
+    }
+
+    /// Begins or ends to follow the files.
+    fn toggle(
+        &self,
+        ui: &mut Ui,
+        stack: &Stack,
+        watch: &mut Option<Watch>,
+        sources: &mut Option<Sources>,
+    ) -> Result<(), CommandError> {
+        if watch.take().is_some() {
+            *sources = None;
+            ui.note("Watch disabled");
+            return Ok(());
+        }
+        let (load, loaded) = self.files;
+        if let Some(project) = stack.project() {
+            *sources = Some(Sources::new(ui, project)?);
+        }
+        *watch = Some(Watch::new(load, loaded, &self.options).map_err(StackError::from)?);
+        ui.note("Watch enabled");
+        Ok(())
     }
 
     /// `Attaching to db-1, web-1`.

@@ -1,6 +1,7 @@
 //! `compose up`
 
 mod attached;
+mod menu;
 
 use std::collections::BTreeSet;
 
@@ -14,7 +15,7 @@ use crate::cli::error::{CommandError, ExitStatus};
 use crate::cli::globals::{Context, Selection, no_such_service};
 use crate::cli::ui::ProgressMode;
 use crate::graph::Graph;
-use crate::load::{LoadOptions, Loaded};
+use crate::load::{LoadOptions, Loaded, means_yes};
 use crate::model::Project;
 use crate::reconcile::plan::UpOptions;
 use crate::stack::{Stack, StackError, Watch};
@@ -88,9 +89,10 @@ pub(crate) struct UpArgs {
     /// Have the supervisor follow the compose files; with --detach
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     live: Option<bool>,
-    /// Offer shortcuts while attached
-    #[arg(long)]
-    menu: bool,
+    #[expect(clippy::doc_markdown, reason = "clap shows the variable as it is")]
+    /// Listen to keys while attached to a terminal (default: true) [env: COMPOSE_MENU]
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    menu: Option<bool>,
     /// Services to bring up, with their dependencies; all if none is named
     #[arg(value_name = "SERVICE")]
     services: Vec<String>,
@@ -143,9 +145,6 @@ impl UpArgs {
             if self.converge.no_recreate {
                 return usage("--live and --no-recreate are incompatible");
             }
-        }
-        if self.menu {
-            return Err(CommandError::unsupported("--menu"));
         }
         self.detach |= self.wait;
         Ok(())
@@ -284,9 +283,13 @@ pub(crate) fn run(context: &mut Context, arguments: UpArgs) -> Result<ExitStatus
     } else {
         None
     };
+    let menu = project.environment.get("COMPOSE_MENU");
+    let menu = arguments.menu.or(menu.map(|value| means_yes(value)));
     let session = Session {
         stack: &stack,
         arguments: &arguments,
+        files: (&load, &loaded),
+        has_menu: menu.unwrap_or(true) && context.ui.progress != ProgressMode::Json,
         options,
         shown,
         watched,
@@ -352,10 +355,6 @@ mod tests {
             .up
     }
 
-    fn refusal(arguments: &str) -> String {
-        parse(arguments).settle().unwrap_err().text(false)
-    }
-
     #[test]
     fn docker_s_conflicts_are_refused() {
         let together = [
@@ -384,11 +383,6 @@ mod tests {
         for arguments in together {
             assert!(parse(arguments).settle().is_err(), "{arguments}");
         }
-    }
-
-    #[test]
-    fn what_is_not_supported_is_named() {
-        assert_eq!(refusal("--menu"), "error: `--menu` is not supported yet\n");
     }
 
     #[test]
