@@ -25,6 +25,7 @@ use crate::state::StateRoot;
 const DEFAULT_NAMESPACE: &str = "default";
 
 #[derive(Args, Clone, Debug, Default)]
+#[expect(clippy::doc_markdown, reason = "clap shows variables as they are")]
 pub(crate) struct GlobalArgs {
     /// Compose configuration files; `-` is standard input [env: COMPOSE_FILE]
     #[arg(short, long, value_name = "FILE", allow_hyphen_values = true, help_heading = GLOBAL)]

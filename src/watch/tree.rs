@@ -69,7 +69,7 @@ impl Tree {
     pub(super) fn retain(&mut self, selection: &impl Selection) {
         self.known.retain(|path, stamp| match stamp {
             Stamp::Folder => !selection.skips(path),
-            _ => selection.takes(path),
+            Stamp::Other(..) => selection.takes(path),
         });
     }
 
