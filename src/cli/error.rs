@@ -6,8 +6,8 @@ use std::process::ExitCode;
 use serde_json::json;
 
 use super::ui::{ProgressMode, Ui, paint};
+use crate::reconcile::failure::Failure;
 use crate::stack::StackError;
-use crate::supervisor::protocol::Failure;
 
 /// How a command ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

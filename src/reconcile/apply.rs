@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::plan::{Plan, Step, StepId};
 use crate::failpoint::boundary;
-use crate::supervisor::protocol::Failure;
+use crate::reconcile::failure::Failure;
 
 /// What a step does to the world.
 pub trait Effects: Send + Sync + 'static {

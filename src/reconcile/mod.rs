@@ -5,6 +5,7 @@ pub mod contents;
 mod definition;
 pub mod desired;
 pub mod diff;
+pub mod failure;
 pub mod names;
 pub mod observe;
 pub mod plan;

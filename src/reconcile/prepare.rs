@@ -12,7 +12,7 @@ use super::plan::{PlanError, UpOptions, selected_services};
 use super::pulls::{PullSelection, Survey};
 use crate::image::{ImageError, Images, InvalidPolicy, Registry};
 use crate::model::Project;
-use crate::supervisor::protocol::Failure;
+use crate::reconcile::failure::Failure;
 
 /// What a project wants could not be worked out.
 #[derive(Debug, Error)]

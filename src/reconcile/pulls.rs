@@ -13,7 +13,7 @@ use super::plan::Reason;
 use super::prepare::PrepareError;
 use crate::image::{Cause, Image, ImageError, Images, PullPolicy, Registry, Remote};
 use crate::model::{MountKind, Project, Service, config_hash};
-use crate::supervisor::protocol::Failure;
+use crate::reconcile::failure::Failure;
 
 /// An image that is brought here before anything is made from it.
 #[derive(Clone, Debug, PartialEq)]

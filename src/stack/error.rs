@@ -9,12 +9,12 @@ use super::copy::CopyError;
 use crate::container::ContainerError;
 use crate::engine::EngineError;
 use crate::image::ImageError;
+use crate::reconcile::failure::Failure;
 use crate::reconcile::observe::ObserveError;
 use crate::reconcile::prepare::PrepareError;
 use crate::state::StateError;
 use crate::supervisor::frame::FrameError;
 use crate::supervisor::launch::LaunchError;
-use crate::supervisor::protocol::Failure;
 use crate::watch::WatchError;
 
 #[derive(Debug, Error)]

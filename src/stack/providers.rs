@@ -2,10 +2,11 @@
 
 use super::{Stack, StackError};
 use crate::model::Project;
+use crate::reconcile::failure::Failure;
 use crate::reconcile::plan::selected_services;
 use crate::reconcile::prepare::PrepareError;
 use crate::reconcile::providers::{self, Call, News, ProviderError};
-use crate::supervisor::protocol::{Failure, Progress, ProgressStatus, Reply, Request, Resource};
+use crate::supervisor::protocol::{Progress, ProgressStatus, Reply, Request, Resource};
 
 /// As the supervisor tells of failures.
 fn failure(error: &ProviderError) -> StackError {

@@ -14,9 +14,10 @@ use crate::image::{
     ImageError, Images, InvalidPolicy, PullPolicy, Registry, RegistrySettings, Tell, is_latest,
 };
 use crate::model::{Project, Service};
+use crate::reconcile::failure::Failure;
 use crate::reconcile::prepare::PrepareError;
 use crate::reconcile::pulls::{dependent_images, failure};
-use crate::supervisor::protocol::{Failure, Progress, ProgressStatus, Reply, Resource};
+use crate::supervisor::protocol::{Progress, ProgressStatus, Reply, Resource};
 
 /// Time after which a lease ends even if we do not; a pull over a slow line must fit in.
 const LEASE: Duration = Duration::from_hours(24);

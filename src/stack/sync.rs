@@ -9,8 +9,9 @@ use std::path::Path;
 use super::{ExecRequest, Session as _, SessionOutput, Stack, StackError};
 use crate::container::{Attributes, ExecOptions, FileSystem};
 use crate::model::Hook;
+use crate::reconcile::failure::Failure;
 use crate::reconcile::observe::{Observed, ObservedContainer, Status};
-use crate::supervisor::protocol::{Failure, Reply};
+use crate::supervisor::protocol::Reply;
 use crate::watch::{Action, Batch, Changed};
 
 /// Files in one batch from which on a user wants to know why it takes time.

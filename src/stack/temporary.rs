@@ -11,9 +11,9 @@ use thiserror::Error;
 use super::{ExecOutput, ExecRequest, LogEntry, LogSelection, Stack, StackError, StackOptions};
 use crate::container::ExecOptions;
 use crate::load::{self, LoadError, LoadOptions};
+use crate::reconcile::failure::Failure;
 use crate::reconcile::plan::{DownOptions, UpOptions};
 use crate::state::StateRoot;
-use crate::supervisor::protocol::Failure;
 
 /// Time that a stack has until it is ready, where none is said.
 const PATIENCE: Duration = Duration::from_mins(2);

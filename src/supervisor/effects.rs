@@ -14,7 +14,7 @@ use tokio::sync::{OnceCell, mpsc};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::protocol::{Failure, Progress, ProgressStatus, Reply, Request, Resource};
+use super::protocol::{Progress, ProgressStatus, Reply, Request, Resource};
 use super::unit::{Attachment, Command, UnitHandle};
 use super::wait::{self, Waited};
 use super::worker::Worker;
@@ -24,6 +24,7 @@ use crate::model::{Condition, Project, Service};
 use crate::network::{NetworkError, SandboxSpec};
 use crate::reconcile::apply::Effects;
 use crate::reconcile::diff::mask_secrets;
+use crate::reconcile::failure::Failure;
 use crate::reconcile::plan::{Action, Plan, Reason, Step, UpOptions};
 use update::Updates;
 

@@ -14,11 +14,12 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::history::EventRecord;
-use super::protocol::{Failure, Hello, Reply, Request};
+use super::protocol::{Hello, Reply, Request};
 use super::request::in_turn;
 use super::worker::Worker;
 use crate::load::{LoadError, LoadOptions, Loaded};
 use crate::model::Project;
+use crate::reconcile::failure::Failure;
 use crate::reconcile::plan::{Recreate, UpOptions};
 use crate::reconcile::providers;
 use crate::state::{StateError, StateRoot, Versioned, create_private_dir, read_json, write_json};

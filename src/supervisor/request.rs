@@ -13,12 +13,13 @@ use super::attach::{self, Attached};
 use super::effects::{OneOffUnit, RequestEffects, reasons_text};
 use super::frame::Connection;
 use super::history::EventRecord;
-use super::protocol::{Failure, Hello, Progress, ProgressStatus, Reply, Request, Resource};
+use super::protocol::{Hello, Progress, ProgressStatus, Reply, Request, Resource};
 use super::unit::Command;
 use super::worker::{self, Turn, Worker};
 use crate::container::parse_signal;
 use crate::image::Registry;
 use crate::reconcile::apply::apply;
+use crate::reconcile::failure::Failure;
 use crate::reconcile::plan::{Change, Plan};
 use crate::reconcile::prepare::PrepareError;
 

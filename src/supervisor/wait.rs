@@ -6,11 +6,12 @@ use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 use tokio_stream::StreamExt as _;
 
-use super::protocol::{Failure, ProgressStatus};
+use super::protocol::ProgressStatus;
 use super::shared::Shared;
 use super::unit::{UnitHandle, UnitStatus};
 use crate::log::reader::{self, Item, ReadOptions, Source};
 use crate::model::Condition;
+use crate::reconcile::failure::Failure;
 use crate::state::HealthStatus;
 
 /// Lines of a log that are shown for a dependency that failed.

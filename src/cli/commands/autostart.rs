@@ -4,9 +4,9 @@ use clap::{Args, Subcommand};
 
 use crate::cli::error::{CommandError, ExitStatus};
 use crate::cli::globals::Context;
+use crate::reconcile::failure::Failure;
 use crate::state::StateRoot;
 use crate::supervisor::autostart::{Autostart, AutostartError};
-use crate::supervisor::protocol::Failure;
 
 /// Bring projects back when the host starts, by a systemd unit; with `-p` one project only
 #[derive(Args, Debug)]

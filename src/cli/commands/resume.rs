@@ -9,8 +9,8 @@ use tokio::time::timeout;
 use crate::cli::drive::{Replies, block_on, drive};
 use crate::cli::error::{CommandError, ExitStatus, did_you_mean};
 use crate::cli::globals::Context;
+use crate::reconcile::failure::Failure;
 use crate::stack::{Resumption, Stack, StackError, recorded_projects};
-use crate::supervisor::protocol::Failure;
 
 /// Bring back what ran when the host went down, of every project; with `-p` of one
 #[derive(Args, Debug)]

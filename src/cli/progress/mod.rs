@@ -12,7 +12,8 @@ use super::human;
 use super::terminal;
 use super::ui::{ProgressMode, Ui};
 use crate::image::{LayerPhase, LayerProgress};
-use crate::supervisor::protocol::{Failure, Progress, ProgressStatus, Reply, Resource};
+use crate::reconcile::failure::Failure;
+use crate::supervisor::protocol::{Progress, ProgressStatus, Reply, Resource};
 
 /// What Docker puts before each line of a dry run.
 const DRY_RUN: &str = " DRY-RUN MODE - ";

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::super::protocol::{ContainerChange, Failure, ProgressStatus, Resource};
+use super::super::protocol::{ContainerChange, ProgressStatus, Resource};
 use super::super::unit::{Command, UnitHandle};
 use super::{RequestEffects, locked};
 use crate::container::{Creation, Desired, parse_signal};
@@ -10,6 +10,7 @@ use crate::engine::ContainerRecord;
 use crate::model::Service;
 use crate::network::NetworkError;
 use crate::reconcile::desired::{complete, record_parent};
+use crate::reconcile::failure::Failure;
 
 impl RequestEffects {
     pub(super) async fn create_container(

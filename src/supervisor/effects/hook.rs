@@ -8,8 +8,8 @@ use super::RequestEffects;
 use super::pre_start::Beside;
 use crate::container::ExecOptions;
 use crate::model::Hook;
+use crate::reconcile::failure::Failure;
 use crate::supervisor::exec::{self, Outcome};
-use crate::supervisor::protocol::Failure;
 use crate::supervisor::unit::UnitHandle;
 use crate::supervisor::worker;
 

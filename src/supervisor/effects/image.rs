@@ -7,8 +7,9 @@ use tokio_util::sync::CancellationToken;
 use super::{RequestEffects, locked};
 use crate::image::{Image, ImageError, PullPolicy, Tell};
 use crate::model::Service;
+use crate::reconcile::failure::Failure;
 use crate::reconcile::pulls;
-use crate::supervisor::protocol::{Failure, ProgressStatus, Reply, Resource};
+use crate::supervisor::protocol::{ProgressStatus, Reply, Resource};
 
 impl RequestEffects {
     pub(super) async fn ensure_image(

@@ -8,7 +8,8 @@ use crate::container::{Creation, Desired};
 use crate::engine::ContainerRecord;
 use crate::model::{Hook, Service};
 use crate::reconcile::desired::complete;
-use crate::supervisor::protocol::{Failure, ProgressStatus, Resource};
+use crate::reconcile::failure::Failure;
+use crate::supervisor::protocol::{ProgressStatus, Resource};
 use crate::supervisor::unit::{Command, UnitHandle};
 use crate::supervisor::wait;
 
