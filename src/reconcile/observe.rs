@@ -163,19 +163,23 @@ pub async fn projects(
 
 async fn read_containers(
     engine: &Engine,
-    state: &StateRoot,
+    root: &StateRoot,
     filter: String,
 ) -> Result<Vec<ObservedContainer>, ObserveError> {
     let records = engine.containers(&[filter]).await?;
     let mut states = Vec::with_capacity(records.len());
     for record in &records {
-        states.push(ContainerState::load(state, &record.id)?);
+        states.push(ContainerState::load(root, &record.id)?);
     }
     let tasks = tasks(engine, &records, &states).await?;
     let mut containers = Vec::with_capacity(records.len());
     for (record, state) in records.into_iter().zip(states) {
         let task = tasks.get(&record.id);
-        containers.push(observed_container(record, task, state));
+        let mut container = observed_container(record, task, state);
+        if has_lost_files(root, &container) {
+            container.status = Status::Dead;
+        }
+        containers.push(container);
     }
     containers.sort_by(|a, b| {
         (&a.service, a.number, a.created_at, &a.id).cmp(&(
@@ -186,6 +190,15 @@ async fn read_containers(
         ))
     });
     Ok(containers)
+}
+
+/// Whether only its record is left of a container that we made: containerd kept that of one whose making it had told us to
+/// have failed. It can't be started.
+fn has_lost_files(root: &StateRoot, container: &ObservedContainer) -> bool {
+    container.status == Status::Created
+        && container.state.run == 0
+        && container.desired.is_some()
+        && !root.container(&container.id).exists()
 }
 
 /// Tasks by container. Where the kernel still has every process that was recorded, containerd need not be asked, which

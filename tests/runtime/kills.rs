@@ -1,5 +1,6 @@
 //! Nothing is lost and nothing is left, whichever of our processes is killed and when.
 
+use std::fs;
 use std::thread::sleep;
 use std::time::Duration;
 
@@ -189,6 +190,25 @@ fn a_stop_that_the_worker_does_not_survive_is_still_the_last_word() {
 }
 
 #[test]
+fn a_record_of_which_the_files_are_gone_is_made_anew() {
+    World::run(|world| {
+        world.import_image("default");
+        let file = "services:
+  app: {image: demo, command: sleep 1009, init: true, stop_grace_period: 0s}
+";
+        let project = world.project("bare", file);
+        let _create = project.compose("create").success();
+        let folder = world.state_root().join("lib/containers");
+        let made = fs::read_dir(&folder).unwrap().flatten().next().unwrap();
+        fs::remove_dir_all(made.path()).unwrap();
+        assert_eq!(project.fields("Name", "State")["bare-app-1"], "dead");
+        let _up = project.compose("up -d").success();
+        assert_eq!(project.fields("Name", "State")["bare-app-1"], "running");
+        let _down = project.compose("down").success();
+    });
+}
+
+#[test]
 fn an_up_brings_back_what_is_being_stopped() {
     World::run(|world| {
         world.import_image("default");
@@ -224,7 +244,7 @@ fn an_up_brings_back_what_is_being_stopped() {
 fn a_container_that_ends_while_the_disk_is_full_comes_back_when_there_is_room() {
     World::run(|world| {
         world.import_image("default");
-        let program = std::fs::metadata(env!("CARGO_BIN_EXE_compose")).unwrap();
+        let program = fs::metadata(env!("CARGO_BIN_EXE_compose")).unwrap();
         world.limit_state(program.len() + (16 << 20));
         let project = world.project("full", COUNTING);
         let _up = project.compose("up -d --wait").success();
@@ -232,7 +252,7 @@ fn a_container_that_ends_while_the_disk_is_full_comes_back_when_there_is_room() 
         for _ in 0..2 {
             eventually("a run to be killed", || world.kill("echo line") > 0);
         }
-        std::fs::remove_file(filler).unwrap();
+        fs::remove_file(filler).unwrap();
         eventually("a healthy server", || {
             let fields = project.fields("Name", "Health");
             fields["full-server-1"] == "healthy"
@@ -272,10 +292,10 @@ fn a_container_whose_record_hides_it_is_found_after_an_up() {
         // As a full disk leaves it, on which it could not be noted that the container runs again.
         let record = "lib/networks/sandboxes/hidden-web-1.json";
         let record = world.inside(&world.state_root().join(record));
-        let text = std::fs::read_to_string(&record).unwrap();
+        let text = fs::read_to_string(&record).unwrap();
         let hidden = text.replace("\"active\":true", "\"active\":false");
         assert_ne!(text, hidden);
-        std::fs::write(&record, hidden).unwrap();
+        fs::write(&record, hidden).unwrap();
         let finds = || {
             project
                 .compose("exec -T web nslookup -type=a web")
