@@ -15,7 +15,7 @@ use super::frame::Connection;
 use super::history::EventRecord;
 use super::protocol::{Hello, Progress, ProgressStatus, Reply, Request, Resource};
 use super::unit::Command;
-use super::worker::{self, Turn, Worker};
+use super::worker::{Turn, Worker};
 use crate::container::parse_signal;
 use crate::image::Registry;
 use crate::reconcile::apply::apply;
@@ -95,9 +95,6 @@ pub(super) async fn serve(worker: &Arc<Worker>, (mut reader, mut writer): Connec
         // Cancel-safe: it runs to its end whatever the other does.
         _ = async { tokio::join!(write, answer) } => {}
         () = watch_end => {}
-    }
-    if changes {
-        worker::give_memory_back();
     }
     if let Some(attached) = attached {
         attach::serve(worker, attached, (reader, writer)).await;

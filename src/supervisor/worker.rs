@@ -33,12 +33,9 @@ use crate::image::Images;
 use crate::network::{NetworkError, Networks};
 use crate::reconcile::observe::{ObserveError, Observed, observe};
 use crate::state::{ContainerState, StateRoot};
-use crate::sys::memory;
 
 /// Namespace in containerd where none is named.
 const DEFAULT_NAMESPACE: &str = "default";
-/// What a request leaves to be done is done by then: leases are ended, containers have run for long enough.
-const SETTLED: Duration = Duration::from_secs(15);
 
 /// The worker could not begin.
 #[derive(Debug, Error)]
@@ -148,7 +145,6 @@ async fn supervise(mut settings: WorkerSettings) -> Result<(), WorkerError> {
     worker.shared.note(&began);
     tokio::spawn(events::follow_engine(Arc::clone(&worker)));
     worker.resume_live();
-    give_memory_back();
     tokio::select! {
         // Cancel-safe: the loop is dropped for good.
         result = accept(Arc::clone(&worker), listener) => result.map_err(|source| WorkerError::Io {
@@ -168,14 +164,6 @@ async fn supervise(mut settings: WorkerSettings) -> Result<(), WorkerError> {
             source: io::Error::other("the keeper has ended"),
         }),
     }
-}
-
-/// Soon holds only what an idle worker needs.
-pub(super) fn give_memory_back() {
-    tokio::spawn(async {
-        tokio::time::sleep(SETTLED).await;
-        memory::give_back();
-    });
 }
 
 async fn accept(worker: Arc<Worker>, listener: Listener) -> io::Result<()> {

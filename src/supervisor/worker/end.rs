@@ -8,6 +8,7 @@ use crate::container::label;
 use crate::engine::{private_address, stop_private};
 use crate::supervisor::frame;
 use crate::supervisor::history::EventRecord;
+use crate::sys::memory;
 
 /// Time after which a worker without containers looks whether it is needed.
 const IDLE: Duration = Duration::from_secs(2);
@@ -77,6 +78,8 @@ impl Worker {
             if !is_idle && last_look.elapsed() > BUSY {
                 self.mend_firewall().await;
                 last_look = Instant::now();
+                // What a request or this look needed is not needed again for a while.
+                memory::give_back();
             }
             if self.connections.load(Ordering::SeqCst) > 0
                 || self.locked_live().is_some()
