@@ -18,6 +18,9 @@ const RESTART_NEWS: Duration = Duration::from_millis(100);
 /// Time between two looks at the world itself: news may be missed.
 const LOOK: Duration = Duration::from_secs(5);
 
+/// Time for which something that was stopped to start anew is expected back.
+const RETURN: Duration = Duration::from_secs(30);
+
 /// Time until a lost supervisor is asked again.
 const REVIVAL: Duration = Duration::from_millis(500);
 
@@ -93,6 +96,8 @@ pub struct Follower<'a> {
     /// Names by id, for lines.
     names: BTreeMap<String, String>,
     next_look: Instant,
+    /// Until when something is expected back that was stopped to start anew.
+    awaits_return: Option<Instant>,
     /// Ends when nothing runs.
     finite: bool,
     closing: bool,
@@ -113,6 +118,7 @@ impl Stack {
             members: BTreeMap::new(),
             names: BTreeMap::new(),
             next_look: Instant::now() + LOOK,
+            awaits_return: None,
             finite: false,
             closing: false,
         })
@@ -199,7 +205,8 @@ impl Follower<'_> {
                 .members
                 .values()
                 .any(|member| member.alive || member.ending.is_some());
-            if self.finite && !busy {
+            self.awaits_return = self.awaits_return.filter(|until| *until > Instant::now());
+            if self.finite && !busy && self.awaits_return.is_none() {
                 self.close();
             }
             let due = self.next_due();
@@ -275,7 +282,10 @@ impl Follower<'_> {
             return;
         };
         match event.change {
-            ContainerChange::Started => member.alive = true,
+            ContainerChange::Started => {
+                member.alive = true;
+                self.awaits_return = None;
+            }
             ContainerChange::Exited { code } => {
                 member.alive = false;
                 self.end(&event.id, code);
@@ -285,6 +295,13 @@ impl Follower<'_> {
                 if let Some(ending) = &mut member.ending {
                     ending.restarting = true;
                 }
+            }
+            ContainerChange::Stopped if event.returns => {
+                member.alive = false;
+                if let Some(ending) = &mut member.ending {
+                    ending.restarting = true;
+                }
+                self.awaits_return = Some(Instant::now() + RETURN);
             }
             ContainerChange::Stopped | ContainerChange::Removed => member.alive = false,
             ContainerChange::Created
@@ -342,7 +359,10 @@ impl Follower<'_> {
         let told = endings
             .filter(|ending| ending.told)
             .map(|ending| ending.due);
-        told.chain([self.next_look]).min().unwrap_or(self.next_look)
+        told.chain(self.awaits_return)
+            .chain([self.next_look])
+            .min()
+            .unwrap_or(self.next_look)
     }
 }
 

@@ -282,6 +282,9 @@ pub struct ContainerEvent {
     pub change: ContainerChange,
     /// Why, as `restart policy` or `up: environment.LEVEL changed`.
     pub reason: Option<String>,
+    /// It was stopped so that it, or its successor, starts anew.
+    #[serde(default)]
+    pub returns: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -85,6 +85,7 @@ impl Shared {
         desired: &Desired,
         change: ContainerChange,
         reason: Option<String>,
+        returns: bool,
     ) {
         // At this level as the log of events, which does not grow without end, has it too.
         tracing::debug!(
@@ -108,6 +109,7 @@ impl Shared {
                 one_off: desired.one_off,
                 change,
                 reason,
+                returns,
             })
             .ok();
     }

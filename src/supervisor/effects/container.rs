@@ -70,7 +70,7 @@ impl RequestEffects {
             .map_err(|error| Failure::from_error(resource, &error))?;
         self.worker
             .shared
-            .emit(&id, &desired, ContainerChange::Created, Some(reason));
+            .emit(&id, &desired, ContainerChange::Created, Some(reason), false);
         if let Some(unit) = unit {
             if unit.one_off {
                 self.keep_one_off(unit.clone()).await;

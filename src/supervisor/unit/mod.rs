@@ -516,7 +516,14 @@ impl Unit {
 
     fn emit(&self, change: ContainerChange, reason: Option<String>) {
         self.shared
-            .emit(&self.record.id, &self.desired, change, reason);
+            .emit(&self.record.id, &self.desired, change, reason, false);
+    }
+
+    /// `returns`: it, or its successor, starts next.
+    fn emit_stop(&self, reason: String, returns: bool) {
+        let (id, change) = (&self.record.id, ContainerChange::Stopped);
+        self.shared
+            .emit(id, &self.desired, change, Some(reason), returns);
     }
 
     fn note(&self, event: EventRecord) {

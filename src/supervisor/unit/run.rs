@@ -305,7 +305,7 @@ impl Unit {
                 Err(error) => return Err(error),
             };
             self.ended(status, keep_sandbox).await;
-            self.emit(ContainerChange::Stopped, Some(reason));
+            self.emit_stop(reason, keep_sandbox);
         } else {
             self.phase = Phase::Idle;
             self.leave_sandbox(keep_sandbox).await;
