@@ -83,6 +83,7 @@ fn the_exit_code_is_that_of_the_tests_and_nothing_runs_on() {
         for words in [
             "up --exit-code-from tests",
             "up --abort-on-container-failure",
+            "up --abort-on-container-failure --attach tests",
         ] {
             let up = project.compose(words).failure();
             assert_eq!(up.status.code(), Some(7), "{up}");

@@ -437,6 +437,8 @@ fn keys_follow_the_files_of_an_attached_up_and_let_go_of_it() {
         eventually("an edit to be noticed", || {
             edited.push_str("# again\n");
             project.write("compose.yaml", &edited);
+            // Not at once: an edit gives up what the one before it began.
+            std::thread::sleep(Duration::from_secs(2));
             project.compose("logs").stdout.contains("ready two")
         });
         let shown = up.finish().success().stdout;

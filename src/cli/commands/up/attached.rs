@@ -111,6 +111,8 @@ impl Session<'_> {
         let mut frames = interval(FRAME);
         frames.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut unflushed = false;
+        // Nothing that is shown runs any more.
+        let mut is_over = false;
         let mut stack = Rc::new(self.stack.clone());
         loop {
             tokio::select! {
@@ -166,6 +168,9 @@ impl Session<'_> {
                     if let Some(sources) = sources.as_mut().filter(|_| stage == Stage::Running) {
                         sources.supply(&stack).await?;
                     }
+                    if is_over {
+                        break;
+                    }
                     follower.look().await?;
                     // What is followed may come to life again.
                     follower.until_over(watch.is_none() || stage != Stage::Running);
@@ -218,7 +223,7 @@ impl Session<'_> {
                 // Cancel-safe: a frame that is lost is drawn by the next.
                 _ = frames.tick() => renderer.tick(ui),
                 // Cancel-safe by contract.
-                followed = follower.next() => match followed? {
+                followed = follower.next(), if !is_over => match followed? {
                     Followed::Entry(entry) => {
                         renderer.above(ui, |ui| printer.entry(ui, entry))?;
                         unflushed = true;
@@ -244,7 +249,9 @@ impl Session<'_> {
                             work = Some(self.end(&stack, stage, sender.clone()));
                         }
                     }
-                    Followed::Over => break,
+                    Followed::Over if work.is_none() => break,
+                    // What is not shown may be stopped still.
+                    Followed::Over => is_over = true,
                 },
                 // Output reaches the reader as soon as there is no more of it at hand.
                 () = tokio::task::yield_now(), if unflushed => {
