@@ -309,19 +309,19 @@ pub struct Plan {
 impl Change {
     /// Whether the resource is left as it is.
     pub fn is_none(&self) -> bool {
-        matches!(self.change.as_str(), "none" | "completed")
+        matches!(self.change.as_str(), "none" | "completed" | "idle")
     }
 }
 
 impl Plan {
-    /// Containers that are left as they are: their names, and whether they have done their work and ended.
+    /// Containers that are left as they are and run or have done their work: their names, and whether it is the latter.
     pub fn unchanged_containers(&self) -> impl Iterator<Item = (&str, bool)> {
         let containers = self
             .changes
             .iter()
             .filter(|change| change.kind == "container");
         containers
-            .filter(|change| change.is_none())
+            .filter(|change| change.is_none() && change.change != "idle")
             .map(|change| (change.name.as_str(), change.change == "completed"))
     }
 

@@ -1,6 +1,6 @@
 //! `start`, `stop`, `restart`, `kill` and `rm`: nothing is made, and no change of the file is applied.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use super::builder::{Builder, Gate, has_completed, is_stopping, is_up, meets, uses};
 use super::error::require_services;
@@ -38,8 +38,12 @@ pub fn plan_start(
     if let Some(graph) = &lifecycle.graph
         && !services.is_empty()
     {
+        // A service of an inactive profile is in no graph.
         let closure = graph.closure(services.iter().map(String::as_str));
-        lifecycle.services = closure.into_iter().map(String::from).collect();
+        let needed = closure.into_iter().map(String::from);
+        let mut all: BTreeSet<String> = needed.collect();
+        all.extend(services.iter().cloned());
+        lifecycle.services = all.into_iter().collect();
     }
     let containers = lifecycle.named(false);
     if let Some(project) = project {
@@ -50,7 +54,11 @@ pub fn plan_start(
                     .iter()
                     .any(|container| container.service == **name)
         };
-        if let Some(service) = services.iter().find(is_missing) {
+        let mut named: Vec<&String> = services.iter().collect();
+        if services.is_empty() && containers.is_empty() {
+            named = project.services.keys().collect();
+        }
+        if let Some(service) = named.into_iter().find(is_missing) {
             return Err(PlanError::NoContainer {
                 service: service.clone(),
             });

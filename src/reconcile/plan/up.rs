@@ -471,6 +471,7 @@ fn report(
             let change = match slot.change {
                 _ if is_unfinished => "recreate",
                 SlotChange::Keep if has_completed => "completed",
+                SlotChange::Keep if !slot.current.is_some_and(is_up) => "idle",
                 SlotChange::Keep => "none",
                 SlotChange::Create => "create",
                 SlotChange::Start => "start",
