@@ -196,6 +196,8 @@ impl LogSource {
                     Ok(line) if self.since.is_some_and(|since| line.time < since) => {}
                     Ok(line) if self.until.is_some_and(|until| line.time > until) => {
                         self.over = true;
+                        self.buffer.clear();
+                        self.used = 0;
                     }
                     Ok(line) => return Ok(Some(Found::Line(line))),
                     Err(_) => return Ok(Some(damaged(&self.buffer[record]))),

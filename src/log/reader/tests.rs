@@ -194,6 +194,22 @@ async fn following_ends_with_the_folder_of_the_log_and_with_its_time() {
 }
 
 #[tokio::test]
+async fn what_is_too_young_is_no_damage() {
+    let directory = tempfile::tempdir().unwrap();
+    let web = source(directory.path(), "web");
+    for second in 1..=3 {
+        append(&web.path, second, "line");
+    }
+    let options = ReadOptions {
+        until: Timestamp::from_second(1).ok(),
+        ..ReadOptions::default()
+    };
+    let (_handle, mut stream) = read(vec![web], options).unwrap();
+    assert_eq!(next(&mut stream).await, "web: line");
+    assert_eq!(next(&mut stream).await, "end");
+}
+
+#[tokio::test]
 async fn a_log_that_cannot_be_read_says_so_and_others_go_on() {
     let directory = tempfile::tempdir().unwrap();
     let web = source(directory.path(), "web");
