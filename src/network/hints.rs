@@ -83,6 +83,11 @@ fn listeners(address: &str, protocol: &str) -> Vec<String> {
     let mut owners = Vec::new();
     for process in fs::read_dir("/proc").into_iter().flatten().flatten() {
         let path = process.path();
+        let name = process.file_name();
+        // Others, as `self`, lead to the same processes.
+        if name.to_string_lossy().parse::<u32>().is_err() {
+            continue;
+        }
         let descriptors = fs::read_dir(path.join("fd"))
             .into_iter()
             .flatten()
@@ -95,7 +100,7 @@ fn listeners(address: &str, protocol: &str) -> Vec<String> {
                     .is_some_and(|target| inodes.contains(target))
             });
         if owns {
-            let mut owner = format!("process {}", process.file_name().to_string_lossy());
+            let mut owner = format!("process {}", name.to_string_lossy());
             if let Ok(name) = fs::read_to_string(path.join("comm")) {
                 let _ = write!(owner, " ({})", name.trim());
             }
