@@ -423,16 +423,17 @@ impl<'a> Context<'a> {
         } else {
             class
         };
+        let comes_back = is_stopping(current) && !self.no_start && !self.only_changes;
         slot.change = match class {
             Some(Class::Recreate) => SlotChange::Recreate,
             Some(Class::Restart) if is_up(current) => SlotChange::Restart,
+            _ if comes_back => {
+                reasons.push(Reason::Stopping);
+                SlotChange::Restart
+            }
             Some(Class::Restart | Class::InPlace) => SlotChange::Update,
             None if self.no_start || self.only_changes && !is_unstarted(current) => {
                 SlotChange::Keep
-            }
-            None if is_stopping(current) => {
-                reasons.push(Reason::Stopping);
-                SlotChange::Restart
             }
             None if is_up(current) || self.is_completed(slot, current) => SlotChange::Keep,
             None => {

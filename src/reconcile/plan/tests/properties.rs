@@ -284,7 +284,11 @@ fn happen(world: &mut World, accidents: &[u8]) {
             }
             3 => container.status = Status::Dead,
             4 => container.desired = None,
-            5 => container.status = Status::Restarting,
+            5 => {
+                container.status = Status::Restarting;
+                // What a command has stopped is not waited for.
+                container.state.wanted = Wanted::Running;
+            }
             6 if container.status == Status::Running => container.state.wanted = Wanted::Stopped,
             _ => {}
         }
