@@ -511,6 +511,13 @@ fn pump_chaos(root: &Path) {
         .args([Path::new("play-pump"), root])
         .spawn()
         .unwrap();
+    // Who opens a FIFO after its last writer has gone is never told of the end.
+    let descriptors = format!("/proc/{}/fd", pump.id());
+    until("the pump has opened its FIFOs", || {
+        let open = fs::read_dir(&descriptors).into_iter().flatten().flatten();
+        let mut targets = open.filter_map(|descriptor| fs::read_link(descriptor.path()).ok());
+        targets.any(|target| target == root.join("stderr"))
+    });
     stop.store(true, std::sync::atomic::Ordering::Relaxed);
     let count = writer.join().unwrap();
     drop((stderr, held));
