@@ -109,9 +109,7 @@ pub(super) fn file_systems(
         }
         let volume = creation.project.volumes.get(key);
         let name = volume.map_or(key, |volume| volume.name.as_str());
-        if volume::is_file_system(state, name)? {
-            found.extend(volume::find(state, name)?);
-        }
+        found.extend(volume::file_system(state, name)?);
     }
     Ok(found)
 }

@@ -136,7 +136,7 @@ impl Containers {
                 continue;
             };
             let goes = removal.with_volumes && mount.anonymous;
-            if goes || volume::is_file_system(&self.state, name)? {
+            if goes || volume::file_system(&self.state, name)?.is_some() {
                 affected.push((name.clone(), goes));
             }
         }

@@ -235,12 +235,16 @@ impl Kind {
     }
 }
 
-/// Whether the content of a volume has to be mounted first; not so if there is no such volume.
-pub(super) fn is_file_system(state: &StateRoot, name: &str) -> Result<bool, ContainerError> {
+/// The record of a volume whose content has to be mounted first; `None` for others, and if there is no such volume.
+pub(super) fn file_system(
+    state: &StateRoot,
+    name: &str,
+) -> Result<Option<VolumeRecord>, ContainerError> {
     let Some(record) = find(state, name)? else {
-        return Ok(false);
+        return Ok(None);
     };
-    Ok(matches!(Kind::of(state, &record)?, Kind::Mount { .. }))
+    let is_mounted = matches!(Kind::of(state, &record)?, Kind::Mount { .. });
+    Ok(is_mounted.then_some(record))
 }
 
 /// Path of the content, mounted where it has to be. Blocks as long as a server takes.
@@ -273,7 +277,7 @@ pub(super) fn release(
     name: &str,
     records: &[ContainerRecord],
 ) -> Result<(), ContainerError> {
-    if !is_file_system(state, name)? || !users(records, name).is_empty() {
+    if file_system(state, name)?.is_none() || !users(records, name).is_empty() {
         return Ok(());
     }
     let _lock = lock_mount(state, name)?;
