@@ -1,6 +1,8 @@
 //! The world as it is now.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -51,6 +53,8 @@ pub struct ObservedContainer {
     pub desired: Option<Desired>,
     pub state: ContainerState,
     pub created_at: Timestamp,
+    /// Its process is in a network namespace that the sandbox which it shares has no more.
+    pub has_lost_network: bool,
 }
 
 /// Everything of one project, and what it shares with others.
@@ -127,6 +131,9 @@ pub async fn observe(containers: &Containers, project: &str) -> Result<Observed,
                 .or_default();
             users.push(sandbox.spec.id.clone());
         }
+    }
+    for container in &mut observed.containers {
+        container.has_lost_network = has_lost_network(container, &observed.sandboxes);
     }
     Ok(observed)
 }
@@ -261,7 +268,27 @@ pub fn observed_container(
         labels: record.labels,
         spec: record.spec,
         created_at: record.created_at,
+        has_lost_network: false,
     }
+}
+
+/// Whether a container that shares a sandbox still is in a namespace of before: that sandbox was removed and made anew.
+fn has_lost_network(container: &ObservedContainer, sandboxes: &[SandboxRecord]) -> bool {
+    let shared = container.desired.as_ref().and_then(|desired| {
+        let id = desired.parents.get("network_mode")?;
+        sandboxes.iter().find(|sandbox| sandbox.spec.id == *id)
+    });
+    let (Some(sandbox), Some(pid)) = (shared, container.pid) else {
+        return false;
+    };
+    let namespace = |path: &Path| {
+        let metadata = std::fs::metadata(path).ok()?;
+        Some((metadata.dev(), metadata.ino()))
+    };
+    let own = namespace(Path::new(&format!("/proc/{pid}/ns/net")));
+    // Of a sandbox that has given its namespace up it shows when that is there again.
+    let pinned = namespace(&sandbox.netns);
+    matches!((own, pinned), (Some(own), Some(pinned)) if own != pinned)
 }
 
 /// Status as Docker shows it, and the exit code of the last run that ended.

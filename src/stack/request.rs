@@ -251,6 +251,7 @@ mod tests {
                 ..ContainerState::default()
             },
             created_at: jiff::Timestamp::UNIX_EPOCH,
+            has_lost_network: false,
         };
         let exit = Exit {
             code: 1,

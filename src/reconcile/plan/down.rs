@@ -43,7 +43,7 @@ pub fn plan_down(
     };
     let going = down.going();
     down.containers(graph.as_ref(), &going);
-    down.sandboxes(&going);
+    down.sandboxes();
     down.networks();
     down.volumes(&going);
     down.images(&going);
@@ -118,28 +118,23 @@ impl<'a> Down<'a> {
         }
     }
 
-    /// Removes sandboxes that no container uses any more.
-    fn sandboxes(&mut self, going: &[&'a ObservedContainer]) {
+    /// Removes sandboxes that no container uses any more, and in which none lives.
+    fn sandboxes(&mut self) {
         for sandbox in &self.observed.sandboxes {
             let users = self.observed.containers.iter();
             let users: Vec<&str> = users
-                .filter(|container| uses(container, sandbox))
+                .filter(|container| uses(container, sandbox) || lives_in(container, sandbox))
                 .map(|container| container.id.as_str())
                 .collect();
-            let stays = users.iter().any(|user| !self.removed.contains_key(user));
-            if stays || users.is_empty() && !self.is_whole() {
+            if users.is_empty() && !self.is_whole() {
                 continue;
             }
-            // Others may live in it, and come out of it before.
-            let tenants = going
-                .iter()
-                .filter(|container| lives_in(container, sandbox));
-            let users = users
+            let steps = users
                 .into_iter()
-                .chain(tenants.map(|container| container.id.as_str()));
-            let steps: Vec<StepId> = users
-                .filter_map(|user| self.removed.get(user).copied())
-                .collect();
+                .map(|user| self.removed.get(user).copied());
+            let Some(steps) = steps.collect::<Option<Vec<StepId>>>() else {
+                continue;
+            };
             let step = self
                 .builder
                 .remove_sandbox(&sandbox.spec.id, Gate::after(steps));

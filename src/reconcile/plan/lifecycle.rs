@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-use super::builder::{Builder, Gate, has_completed, is_stopping, is_up, meets, uses};
+use super::builder::{Builder, Gate, has_completed, is_stopping, is_up, lives_in, meets, uses};
 use super::error::require_services;
 use super::order::{Needs, Stop, stop_in_order};
 use super::{Action, Plan, PlanError, Reason, StepId};
@@ -172,7 +172,7 @@ pub fn plan_remove(
         let users = observed
             .containers
             .iter()
-            .filter(|container| uses(container, sandbox));
+            .filter(|container| uses(container, sandbox) || lives_in(container, sandbox));
         let steps: Option<Vec<StepId>> = users
             .map(|container| removed.get(container.id.as_str()).copied())
             .collect();

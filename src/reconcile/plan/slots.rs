@@ -289,6 +289,13 @@ impl<'a> Context<'a> {
                 .parents
                 .extend(tie.name.map(|name| (role.clone(), name)));
             is_moved |= tie.is_moved;
+            let has_lost = current.is_some_and(|current| current.has_lost_network);
+            if role == "network_mode" && has_lost && !tie.is_replaced {
+                is_moved = true;
+                follows.push(Reason::Follows {
+                    resource: format!("the network of service {parent}"),
+                });
+            }
             if tie.is_replaced {
                 follows.push(Reason::Follows {
                     resource: format!("service {parent}"),

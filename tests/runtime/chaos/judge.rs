@@ -62,6 +62,7 @@ impl Judge {
         );
         addresses(world, stack);
         ports(world, stack, &containers);
+        folders(world, &containers);
         names(world, project, stack);
         self.lines(world, project);
         self.volumes(world, story);
@@ -319,6 +320,22 @@ fn ports(world: &World, stack: &Stack, containers: &[Value]) {
         .map(|container| text(container, "ID").to_owned())
         .collect();
     assert_eq!(answers, ids, "who answers at the published ports");
+}
+
+/// Nothing is kept of containers that are gone.
+fn folders(world: &World, containers: &[Value]) {
+    let known: BTreeSet<&str> = containers.iter().map(|it| text(it, "ID")).collect();
+    for kept in ["lib/containers", "run/containers"] {
+        let path = world.inside(&world.state_root().join(kept));
+        let left: Vec<String> = fs::read_dir(path)
+            .into_iter()
+            .flatten()
+            .flatten()
+            .map(|entry| entry.file_name().into_string().unwrap())
+            .filter(|id| !known.iter().any(|known| id.starts_with(known)))
+            .collect();
+        assert!(left.is_empty(), "{kept} has {left:?} beside {known:?}");
+    }
 }
 
 /// The name of `web` leads to all of its replicas.

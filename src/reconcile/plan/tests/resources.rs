@@ -231,3 +231,56 @@ fn who_shares_processes_or_volumes_follows_the_container() {
     );
     assert_eq!(changed_paths(&plan), ["pid", "volumes_from.app"]);
 }
+
+/// A service and another one that lives in its network namespace.
+fn gate_and_guest() -> Project {
+    let mut guest = service();
+    guest.network_mode = Some("service:gate".into());
+    guest.networks.clear();
+    project([("guest", guest), ("gate", service())])
+}
+
+#[test]
+fn a_sandbox_outlasts_its_owner_while_somebody_lives_in_it() {
+    let project = gate_and_guest();
+    let gate = ["gate".to_owned()];
+    let world = running(&project);
+    let remove = |world: &World, services: &[String]| {
+        plan_remove(Some(&project), &world.observed, services, true, false).unwrap()
+    };
+    let alone = DownOptions {
+        services: gate.to_vec(),
+        ..DownOptions::default()
+    };
+    let down = plan_down("shop", Some(&project), &world.observed, &alone).unwrap();
+    for plan in [remove(&world, &gate), down] {
+        assert_eq!(
+            summary(&plan),
+            ["stop shop-gate-1", "remove shop-gate-1"],
+            "{:?}",
+            plan.warnings
+        );
+    }
+    let mut world = running(&project);
+    world.apply(&remove(&world, &gate));
+    let plan = up(&project, &world);
+    assert_eq!(changes(&plan), ["shop-gate-1 create"]);
+
+    let last = remove(&world, &["guest".to_owned()]);
+    assert!(waits(
+        &last,
+        "remove sandbox shop-gate-1",
+        "remove shop-guest-1"
+    ));
+}
+
+#[test]
+fn who_has_lost_the_network_that_it_shares_is_made_anew() {
+    let project = gate_and_guest();
+    let mut world = running(&project);
+    world.named("shop-guest-1").has_lost_network = true;
+    let plan = up(&project, &world);
+    assert_eq!(changes(&plan), ["shop-guest-1 recreate"]);
+    world.apply(&plan);
+    assert!(up(&project, &world).is_empty());
+}
