@@ -8,7 +8,7 @@ use super::nerdctl::Nerdctl;
 use super::provision::{EXTENSION, MountRecord, Names, NetworkJoin, Provision};
 use super::{
     ContainerError, Containers, Creation, DESIRED_EXTENSION, Desired, attributes, cdi, environment,
-    files, init, labels, mounts, rootfs, runtime, volume,
+    files, init, labels, mounts, removal, rootfs, runtime, volume,
 };
 use crate::engine::spec::{
     self, ContainerSpec, Host, Namespace, Namespaces, SharedMemory, SpecMount, user,
@@ -17,7 +17,7 @@ use crate::engine::{ContainerRecord, RootMount};
 use crate::failpoint::boundary;
 use crate::model::Service;
 use crate::random::random_hex;
-use crate::state::{StateRoot, create_private_dir};
+use crate::state::StateRoot;
 
 /// Docker's default.
 const SHARED_MEMORY: u64 = 64 << 20;
@@ -116,6 +116,7 @@ impl Containers {
             provision.shared_memory = Some(shared_memory_size(service));
         }
 
+        removal::note_owner(&self.state, id, &creation.project.name)?;
         self.mount_volumes(creation).await?;
         mounts::plan(&self.state, creation, planned)?;
         self.mount_images(creation, id, planned).await?;
@@ -140,7 +141,6 @@ impl Containers {
         rootfs::complete(&root).map_err(ContainerError::io("complete the root file system"))?;
         self.prepare_root(root, planned).await?;
 
-        create_private_dir(&self.state.container(id))?;
         files::write_values(&self.state, id, &planned_files)?;
         self.write_etc(id, &provision)?;
 

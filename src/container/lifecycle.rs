@@ -11,7 +11,8 @@ use serde_json::Value;
 use super::nerdctl::Nerdctl;
 use super::provision::{NetworkJoin, Provision};
 use super::{
-    ContainerError, Containers, Desired, create, etc, files, image_part, runtime_error, volume,
+    ContainerError, Containers, Desired, create, etc, files, image_part, removal, runtime_error,
+    volume,
 };
 use crate::engine::spec::{Host, set_namespace_path};
 use crate::engine::{ContainerRecord, EngineError, ExitStatus, NewTask, Stdio, TaskStatus};
@@ -356,11 +357,17 @@ impl Containers {
             volume::unmount(&path)
                 .map_err(ContainerError::io(format!("unmount {}", path.display())))?;
         }
-        for folder in [run, self.state.container(id)] {
-            remove_folder(&folder)
-                .map_err(ContainerError::io(format!("remove {}", folder.display())))?;
+        let remove = |folder: &Path| {
+            remove_folder(folder)
+                .map_err(ContainerError::io(format!("remove {}", folder.display())))
+        };
+        remove(&run)?;
+        let folder = self.state.container(id);
+        let entries = std::fs::read_dir(&folder).into_iter().flatten().flatten();
+        for entry in entries.filter(|entry| entry.file_name() != removal::FILE) {
+            remove(&entry.path())?;
         }
-        Ok(())
+        remove(&folder)
     }
 }
 
@@ -377,11 +384,11 @@ fn open_fifos(folder: &Path) -> Vec<File> {
         .collect()
 }
 
-/// Removes a folder with all that is in it, or a link. Not an error if it is gone.
+/// Removes a folder with all that is in it, or a file or link. Not an error if it is gone.
 pub(super) fn remove_folder(folder: &Path) -> io::Result<()> {
     let removed = match std::fs::symlink_metadata(folder) {
-        Ok(found) if found.is_symlink() => std::fs::remove_file(folder),
-        Ok(_) => std::fs::remove_dir_all(folder),
+        Ok(found) if found.is_dir() => std::fs::remove_dir_all(folder),
+        Ok(_) => std::fs::remove_file(folder),
         Err(error) => Err(error),
     };
     match removed {

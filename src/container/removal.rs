@@ -1,4 +1,5 @@
-//! Removal. The record goes first, so that nobody takes the rest for a container; what the rest is, is noted before.
+//! Removal. The record goes first, so that nobody takes the rest for a container. That there is a rest is noted when the first
+//! of it is made, as there may be no room for a note later, and what it is before the record goes.
 
 use std::path::PathBuf;
 
@@ -9,10 +10,10 @@ use super::provision::Provision;
 use super::{ContainerError, Containers, create, label, volume};
 use crate::engine::ContainerRecord;
 use crate::failpoint::boundary;
-use crate::state::{StateRoot, Versioned, read_json, write_json};
+use crate::state::{StateRoot, Versioned, create_private_dir, read_json, write_json};
 
 /// Name of the note in a container's folder, which goes last.
-const FILE: &str = "removal.json";
+pub(super) const FILE: &str = "removal.json";
 
 /// What there is to remove of a container whose record is gone.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -35,7 +36,7 @@ impl Removal {
         state.container(id).join(FILE)
     }
 
-    /// What was noted of a removal that was cut off; of a container that was never made only what all have.
+    /// What was noted; without a note what all have.
     fn read(state: &StateRoot, id: &str) -> Result<Self, ContainerError> {
         let noted = read_json(&Self::path(state, id))?;
         Ok(noted.unwrap_or_else(|| Self {
@@ -54,6 +55,18 @@ impl Removal {
             with_volumes,
         }
     }
+}
+
+/// Makes the folder of a container that is about to be made, with a note of whose it is: whatever becomes of its making or of
+/// its removal, the project's next supervisor finds what is left.
+pub(super) fn note_owner(state: &StateRoot, id: &str, project: &str) -> Result<(), ContainerError> {
+    create_private_dir(&state.container(id))?;
+    let removal = Removal {
+        project: project.into(),
+        snapshot_key: id.into(),
+        ..Removal::default()
+    };
+    Ok(write_json(&Removal::path(state, id), &removal)?)
 }
 
 impl Containers {
@@ -83,7 +96,7 @@ impl Containers {
             });
             let removal = Removal::of(record, provision.unwrap_or_default(), volumes);
             if let Err(error) = write_json(&Removal::path(&self.state, id), &removal) {
-                // A full disk must keep nobody from removing.
+                // A full disk must keep nobody from removing. The note from its making tells the most.
                 tracing::debug!(id, %error, "cannot note what is removed");
             }
             removal
@@ -112,8 +125,9 @@ impl Containers {
         first.map_or(Ok(()), Err)
     }
 
-    /// Containers of a project that a process which was killed had begun to remove.
-    pub fn unfinished_removals(&self, project: &str) -> Vec<String> {
+    /// Every container of a project of which there are files. Where containerd has no record of one, a process was killed
+    /// that made or removed it.
+    pub fn with_files(&self, project: &str) -> Vec<String> {
         let entries = std::fs::read_dir(self.state.container(""))
             .into_iter()
             .flatten();

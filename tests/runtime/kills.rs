@@ -308,3 +308,27 @@ fn a_container_whose_record_hides_it_is_found_after_an_up() {
         let _down = project.compose("down").success();
     });
 }
+
+#[test]
+fn files_of_a_container_that_is_gone_are_cleared_by_the_next_supervisor() {
+    World::run(|world| {
+        world.import_image("default");
+        let project = world.project(
+            "gone",
+            "services: {web: {image: demo, command: sleep infinity, stop_grace_period: 0s}}",
+        );
+        let _up = project.compose("up -d").success();
+        let _stopped = project.compose("stop").success();
+        assert!(world.kill(" supervisor --project gone") > 0);
+        // As a removal leaves it that could note nothing on a full disk, and was killed when the record was gone.
+        let all = world.ctr(["containers", "ls", "-q"]).run().success().stdout;
+        let id = all.trim();
+        let _removed = world.ctr(["containers", "rm", id]).run().success();
+        let _removed = world.ctr(["snapshots", "rm", id]).run();
+        let folder = |kept: &str| world.state_root().join(kept).join(id).exists();
+        assert!(folder("lib/containers"));
+        let _up = project.compose("up -d").success();
+        assert!(!folder("lib/containers") && !folder("run/containers"));
+        let _down = project.compose("down").success();
+    });
+}

@@ -109,13 +109,12 @@ impl Worker {
     /// Removes what there is of containers that a worker before this one did not live to make: files, mounts, snapshots.
     async fn remove_unmade(&self, snapshots: &[String], records: &[ContainerRecord]) {
         let containers = &self.shared.containers;
-        for id in containers.unfinished_removals(&self.shared.project) {
-            // One whose record is still there is whoever's to remove who asks for it.
+        for id in containers.with_files(&self.shared.project) {
             if records.iter().any(|record| record.id == id) {
                 continue;
             }
             if let Err(error) = containers.remove(&id, false).await {
-                tracing::warn!(%error, id, "cannot finish the removal of a container");
+                tracing::warn!(%error, id, "cannot remove the files of a container that is gone");
             }
         }
         for key in snapshots {
