@@ -33,6 +33,7 @@ use crate::image::Images;
 use crate::network::{NetworkError, Networks};
 use crate::reconcile::observe::{ObserveError, Observed, observe};
 use crate::state::{ContainerState, StateRoot};
+use crate::sys::memory;
 
 /// Namespace in containerd where none is named.
 const DEFAULT_NAMESPACE: &str = "default";
@@ -84,6 +85,7 @@ pub(super) struct Worker {
 
 /// Runs until the project is gone. The process' exit code: 0 only then.
 pub fn run(settings: WorkerSettings) -> ExitCode {
+    memory::share_heaps();
     let runtime = match tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()

@@ -5,6 +5,16 @@ use std::ops::Range;
 
 use rustix::mm::{Advice, madvise};
 
+/// Has all threads take from two heaps: many are there for a moment only, and each would leave a heap of its own.
+/// To be called before the first thread is started; `mallopt(3)`.
+pub(crate) fn share_heaps() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: the call takes no pointer and changes only what is allocated later.
+    unsafe {
+        libc::mallopt(libc::M_ARENA_MAX, 2);
+    }
+}
+
 /// Gives back to the kernel what was needed once: free pages of the heap, `malloc_trim(3)`, and pages of the program's file,
 /// which stay in the page cache and are mapped again when they are used again.
 pub(crate) fn give_back() {

@@ -17,6 +17,8 @@ pub struct Host {
     pub architecture: &'static str,
     /// The kernel can filter system calls.
     pub seccomp: bool,
+    /// The kernel takes calls of the x32 ABI.
+    pub x32: bool,
     /// `AppArmor` profile for containers that name none; none without `AppArmor`.
     pub apparmor: Option<String>,
     /// Capabilities that this process may give away.
@@ -67,6 +69,7 @@ impl Host {
             kernel: parse_kernel(&read("/proc/sys/kernel/osrelease")).unwrap_or((0, 0)),
             architecture: std::env::consts::ARCH,
             seccomp: field(&status, "Seccomp:").is_some(),
+            x32: crate::sys::takes_x32(),
             apparmor: apparmor_profile(),
             capabilities: capabilities::from_mask(bounding),
             cpus: std::thread::available_parallelism().map_or(1, Into::into),
@@ -82,6 +85,7 @@ impl Host {
             kernel: (6, 1),
             architecture: "x86_64",
             seccomp: true,
+            x32: true,
             apparmor: None,
             capabilities: capabilities::NAMES.to_vec(),
             cpus: 4,
