@@ -23,16 +23,16 @@ use crate::state::StateRoot;
 const SHARED_MEMORY: u64 = 64 << 20;
 
 impl Containers {
-    /// Makes snapshot, volumes, files and record, and returns the id (64 hex digits). All or nothing.
-    pub async fn create(&self, creation: &Creation<'_>) -> Result<String, ContainerError> {
+    /// Makes snapshot, volumes, files and record, with an id of 64 hex digits. All or nothing.
+    pub async fn create(&self, creation: &Creation<'_>) -> Result<ContainerRecord, ContainerError> {
         let id = random_hex(32);
         let mut planned = Planned::default();
         match self.make(creation, &id, &mut planned).await {
-            Ok(()) => Ok(id),
             Err(error) => {
                 self.undo(&id, &mut planned).await;
                 Err(error)
             }
+            made => made,
         }
     }
 
@@ -76,7 +76,7 @@ impl Containers {
         creation: &Creation<'_>,
         id: &str,
         planned: &mut Planned,
-    ) -> Result<(), ContainerError> {
+    ) -> Result<ContainerRecord, ContainerError> {
         let service = creation.service;
         attributes::check(service)?;
         let image = creation.image;
@@ -148,7 +148,7 @@ impl Containers {
             anonymous_volumes: planned.anonymous.clone(),
             ..creation.desired.clone()
         };
-        let record = ContainerRecord {
+        let mut record = ContainerRecord {
             id: id.into(),
             image: image.reference.clone(),
             labels: labels::labels(
@@ -169,7 +169,8 @@ impl Containers {
             ]),
             created_at: jiff::Timestamp::default(),
         };
-        self.engine
+        record.created_at = self
+            .engine
             .create_container(&record, Some(creation.lease))
             .await?;
         boundary("create container: record");
@@ -187,7 +188,7 @@ impl Containers {
             let names = &provision.names;
             nerdctl.show_names(id, &desired.name, names, endpoints.unwrap_or_default());
         }
-        Ok(())
+        Ok(record)
     }
 
     /// Makes a snapshot for each image that is mounted. What is written there goes with the container, as in Docker.

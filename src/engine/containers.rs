@@ -48,16 +48,16 @@ impl Engine {
         }
     }
 
-    /// `created_at` is ignored. `lease`: id of a lease to hold what the record refers to.
+    /// `created_at` is ignored; what it then is, is returned. `lease`: id of a lease to hold what the record refers to.
     pub async fn create_container(
         &self,
         record: &ContainerRecord,
         lease: Option<&str>,
-    ) -> Result<(), EngineError> {
+    ) -> Result<Timestamp, EngineError> {
         let request = CreateContainerRequest {
             container: Some(to_message(record)),
         };
-        containers_client(self.leased(lease)?)
+        let answer = containers_client(self.leased(lease)?)
             .create(request)
             .await
             .map_err(|status| {
@@ -70,7 +70,8 @@ impl Engine {
                     _ => self.failed(&operation, &status),
                 }
             })?;
-        Ok(())
+        let created = answer.into_inner().container.map(from_message);
+        Ok(created.map_or(Timestamp::UNIX_EPOCH, |created| created.created_at))
     }
 
     /// Replaces labels, spec and extensions.

@@ -120,13 +120,14 @@ impl Drop for Fifo {
 }
 
 /// Runs `options.command` in the container of `record` until `time_over`, with both outputs in one, of which the first
-/// `limit` bytes are returned.
+/// `limit` bytes are returned. `started` is called when it has begun.
 pub(super) async fn run(
     shared: &Shared,
     record: &ContainerRecord,
     options: &ExecOptions,
     time_over: impl Future<Output = ()>,
     limit: usize,
+    started: impl FnOnce(),
 ) -> Result<(Outcome, String), ContainerError> {
     static COUNTER: AtomicU64 = AtomicU64::new(0);
     let containers = &shared.containers;
@@ -157,7 +158,7 @@ pub(super) async fn run(
         .create_exec(&record.id, &exec_id, &process, &stdio)
         .await?;
     let process = async {
-        let outcome = supervise(shared, &record.id, &exec_id, time_over).await;
+        let outcome = supervise(shared, &record.id, &exec_id, time_over, started).await;
         // Its end also means that the shim has copied all output. The process may be gone with its container; then there
         // is nothing to delete.
         if let Err(error) = engine.delete_exec(&record.id, &exec_id).await {
@@ -291,10 +292,12 @@ async fn supervise(
     id: &str,
     exec_id: &str,
     time_over: impl Future<Output = ()>,
+    started: impl FnOnce(),
 ) -> Result<Outcome, EngineError> {
     let engine = &shared.containers.engine;
     let mut expected = shared.exits.expect(exec_id);
     engine.start_exec(id, exec_id).await?;
+    started();
     let end = async {
         match (&mut expected.exit).await {
             Ok(code) => Ok(code),

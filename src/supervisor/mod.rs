@@ -16,6 +16,7 @@ pub mod keeper;
 pub mod launch;
 pub mod live;
 pub mod lock;
+mod pace;
 pub mod planning;
 pub mod process;
 mod program;

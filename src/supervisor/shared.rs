@@ -7,12 +7,13 @@ use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 
 use jiff::Timestamp;
-use tokio::sync::{Notify, Semaphore, broadcast};
+use tokio::sync::{Notify, broadcast};
 
 use super::dns::DnsServer;
 use super::exec::Exits;
 use super::history::{EventRecord, History};
 use super::hold::Holder;
+use super::pace::Pace;
 use super::protocol::{ContainerChange, ContainerEvent};
 use super::relay::Relays;
 use super::tenants::{Leaving, Tenants};
@@ -20,9 +21,6 @@ use crate::container::{Containers, Desired, label};
 use crate::failpoint::boundary;
 use crate::network::{Held, NetworkError, SandboxSpec};
 use crate::state::StateRoot;
-
-/// Probes of one project that are at work at the same time.
-const PROBES: usize = 8;
 
 /// The worker's access to the world, and its voice.
 #[derive(Debug)]
@@ -42,7 +40,7 @@ pub(super) struct Shared {
     pub(super) dns: DnsServer,
     pub(super) events: broadcast::Sender<ContainerEvent>,
     history: History,
-    pub(super) probes: Semaphore,
+    pub(super) pace: Pace,
     pub(super) exits: Exits,
     /// A unit has panicked.
     pub(super) broken: Notify,
@@ -71,7 +69,7 @@ impl Shared {
             tenants: Tenants::default(),
             dns,
             events: broadcast::Sender::new(1024),
-            probes: Semaphore::new(PROBES),
+            pace: Pace::new(),
             exits: Exits::default(),
             broken: Notify::new(),
             boot_id: boot_id.unwrap_or_default().trim().to_owned(),

@@ -223,11 +223,11 @@ impl Worker {
         }))
     }
 
-    /// Takes one container under supervision; `None` if another tool made it. `gate`: see [`unit::spawn`].
+    /// Takes one container under supervision; `None` if another tool made it.
     fn supervise(
         self: &Arc<Self>,
         record: ContainerRecord,
-        gate: Option<CancellationToken>,
+        past: unit::Past,
     ) -> Option<UnitHandle> {
         let id = record.id.clone();
         let desired = desired(&record)?;
@@ -235,7 +235,7 @@ impl Worker {
             tracing::error!(%error, container = id, "cannot read its state");
             ContainerState::default()
         });
-        let unit = unit::spawn(Arc::clone(&self.shared), record, desired, state, gate);
+        let unit = unit::spawn(Arc::clone(&self.shared), record, desired, state, past);
         self.locked_units().insert(id, unit.clone());
         if unit.one_off {
             tokio::spawn(attach::see_off(Arc::clone(self), unit.clone()));
@@ -262,13 +262,18 @@ impl Worker {
         }
     }
 
-    /// Takes a container that was just made under supervision.
+    /// Takes a container under supervision that this worker has just made.
+    pub(super) fn supervise_new(self: &Arc<Self>, record: ContainerRecord) -> Option<UnitHandle> {
+        self.supervise(record, unit::Past::None)
+    }
+
+    /// Takes a container under supervision that another worker made, or this one without being told that it had.
     pub(super) async fn adopt(
         self: &Arc<Self>,
         id: &str,
     ) -> Result<Option<UnitHandle>, EngineError> {
         let record = self.shared.containers.engine.container(id).await?;
-        Ok(record.and_then(|record| self.supervise(record, None)))
+        Ok(record.and_then(|record| self.supervise(record, unit::Past::Unknown(None))))
     }
 
     fn locked_units(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, UnitHandle>> {

@@ -62,12 +62,9 @@ impl RequestEffects {
             hints: error.hints(),
             ..Failure::from_error(resource.clone(), &error)
         };
-        let id = containers.create(&creation).await.map_err(failed)?;
-        let unit = self
-            .worker
-            .adopt(&id)
-            .await
-            .map_err(|error| Failure::from_error(resource, &error))?;
+        let record = containers.create(&creation).await.map_err(failed)?;
+        let id = record.id.clone();
+        let unit = self.worker.supervise_new(record);
         self.worker
             .shared
             .emit(&id, &desired, ContainerChange::Created, Some(reason), false);

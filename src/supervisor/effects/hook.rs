@@ -51,7 +51,7 @@ impl RequestEffects {
         let shared = &self.worker.shared;
         let options = exec_options(&hook);
         let over = cancel.cancelled();
-        let ran = exec::run(shared, &record, &options, over, HOOK_OUTPUT).await;
+        let ran = exec::run(shared, &record, &options, over, HOOK_OUTPUT, || {}).await;
         let is_well = matches!(ran, Ok((Outcome::Exited { code: 0 }, _)));
         if kind == "pre_stop" && !is_well && has_ended(&unit).await {
             // It was to end, and has: by itself, by another command, or by the hook.

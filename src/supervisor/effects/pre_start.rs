@@ -144,12 +144,11 @@ impl RequestEffects {
             lease: self.lease().await?,
         };
         let created = shared.containers.create(&creation).await;
-        let id = created.map_err(|error| Failure {
+        let record = created.map_err(|error| Failure {
             hints: error.hints(),
             ..Failure::from_error(resource.clone(), &error)
         })?;
-        let unit = self.worker.adopt(&id).await;
-        let unit = unit.map_err(|error| Failure::from_error(resource.clone(), &error))?;
+        let unit = self.worker.supervise_new(record);
         unit.ok_or_else(|| Failure::new(resource, "it is gone"))
     }
 

@@ -290,14 +290,22 @@ fn without_ballast(mut record: ContainerRecord) -> ContainerRecord {
     record
 }
 
-/// Takes a container under supervision, whatever state it is in. If it ended unseen it comes back after `gate` is
-/// cancelled.
+/// What became of a container before it is taken under supervision.
+#[derive(Debug)]
+pub(super) enum Past {
+    /// It was just made: there is nothing to look for.
+    None,
+    /// Anything. If it ended unseen it comes back after this is cancelled.
+    Unknown(Option<CancellationToken>),
+}
+
+/// Takes a container under supervision, whatever state it is in.
 pub(super) fn spawn(
     shared: Arc<Shared>,
     record: ContainerRecord,
     desired: Desired,
     state: ContainerState,
-    gate: Option<CancellationToken>,
+    past: Past,
 ) -> UnitHandle {
     let (mailbox, commands) = mpsc::channel(16);
     let (status, watched) = watch::channel(UnitStatus::default());
@@ -316,6 +324,10 @@ pub(super) fn spawn(
         status: watched,
     };
     let home = home(&shared, &desired);
+    let (looked, gate) = match past {
+        Past::None => (true, None),
+        Past::Unknown(gate) => (false, gate),
+    };
     let unit = Unit {
         shared,
         record: Arc::new(without_ballast(record)),
@@ -326,7 +338,7 @@ pub(super) fn spawn(
         phase: Phase::Idle,
         back_off: BackOff::default(),
         gate,
-        looked: false,
+        looked,
         pump: None,
         forward: None,
         taps,
@@ -348,11 +360,13 @@ pub(super) fn spawn(
 
 impl Unit {
     async fn run(mut self, mut commands: mpsc::Receiver<Command>) {
-        exec::end_left(&self.shared.containers, &self.record.id);
-        exec::watch_all(&self.shared.containers, &self.record.id);
-        self.look().await;
-        self.looked = true;
-        self.publish();
+        if !self.looked {
+            exec::end_left(&self.shared.containers, &self.record.id);
+            exec::watch_all(&self.shared.containers, &self.record.id);
+            self.look().await;
+            self.looked = true;
+            self.publish();
+        }
         loop {
             match self.next(&mut commands).await {
                 Happening::Command(None) => return,

@@ -1,7 +1,7 @@
 //! The health probes of a unit.
 
 use std::convert::Infallible;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use super::{Phase, Unit};
 use crate::container::{ContainerError, ExecOptions};
 use crate::engine::{ContainerRecord, EngineError};
-use crate::state::Probe;
+use crate::state::{HealthStatus, Probe};
 use crate::supervisor::exec::{self, Outcome};
 use crate::supervisor::health::ProbeSettings;
 use crate::supervisor::protocol::ContainerChange;
@@ -19,7 +19,7 @@ use crate::supervisor::shared::Shared;
 /// Bytes of a probe's output that are kept.
 const PROBE_OUTPUT: usize = 4096;
 
-/// Time for which a probe keeps others waiting: one that hangs is not at work.
+/// Longest time for which a probe keeps others waiting: one that cannot begin is not at work.
 const TURN: Duration = Duration::from_secs(1);
 
 impl Unit {
@@ -47,10 +47,14 @@ impl Unit {
         let Phase::Running(run) = &mut self.phase else {
             return;
         };
+        let health = self.state.health.as_ref();
+        let is_routine = health.is_some_and(|health| {
+            health.status == HealthStatus::Healthy && health.failing_streak == 0
+        });
         let shared = Arc::clone(&self.shared);
         let record = Arc::clone(&self.record);
         run.probe = Some(tokio::spawn(async move {
-            probe(&shared, &record, &settings).await
+            probe(&shared, &record, &settings, is_routine).await
         }));
     }
 
@@ -113,8 +117,10 @@ async fn probe(
     shared: &Shared,
     record: &ContainerRecord,
     settings: &ProbeSettings,
+    is_routine: bool,
 ) -> Result<Probe, ContainerError> {
-    let permit = shared.probes.acquire().await.ok();
+    let turn = Mutex::new(shared.pace.turn(is_routine).await);
+    let end_turn = || drop(turn.lock().unwrap_or_else(PoisonError::into_inner).take());
     let start = Timestamp::now();
     let options = ExecOptions {
         command: settings.command.clone(),
@@ -122,10 +128,10 @@ async fn probe(
     };
     let timeout = settings.timeout;
     let time_over = tokio::time::sleep(timeout);
-    let run = exec::run(shared, record, &options, time_over, PROBE_OUTPUT);
+    let run = exec::run(shared, record, &options, time_over, PROBE_OUTPUT, end_turn);
     let give_way = async {
         tokio::time::sleep(TURN).await;
-        drop(permit);
+        end_turn();
         std::future::pending::<Infallible>().await
     };
     let (outcome, output) = tokio::select! {

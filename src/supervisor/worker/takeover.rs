@@ -11,7 +11,7 @@ use crate::container::label;
 use crate::engine::{ContainerRecord, EngineError};
 use crate::reconcile::plan::written_order;
 use crate::supervisor::revival;
-use crate::supervisor::unit::{self, Command, UnitHandle};
+use crate::supervisor::unit::{self, Command, Past, UnitHandle};
 
 impl Worker {
     /// Takes what is there under supervision: after a restart of the worker, of both processes, of the host.
@@ -67,7 +67,7 @@ impl Worker {
         let mut units = Vec::with_capacity(records.len());
         for record in records {
             let gate = CancellationToken::new();
-            let Some(unit) = self.supervise(record, Some(gate.clone())) else {
+            let Some(unit) = self.supervise(record, Past::Unknown(Some(gate.clone()))) else {
                 continue;
             };
             if unit.one_off {
