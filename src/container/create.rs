@@ -116,7 +116,8 @@ impl Containers {
             provision.shared_memory = Some(shared_memory_size(service));
         }
 
-        removal::note_owner(&self.state, id, &creation.project.name)?;
+        let engine = self.engine.options();
+        removal::note_owner(&self.state, engine, id, &creation.project.name)?;
         self.mount_volumes(creation).await?;
         mounts::plan(&self.state, creation, planned)?;
         self.mount_images(creation, id, planned).await?;

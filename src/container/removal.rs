@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::nerdctl::Nerdctl;
 use super::provision::Provision;
 use super::{ContainerError, Containers, create, label, volume};
-use crate::engine::ContainerRecord;
+use crate::engine::{ContainerRecord, EngineOptions};
 use crate::failpoint::boundary;
 use crate::state::{StateRoot, Versioned, create_private_dir, read_json, write_json};
 
@@ -20,6 +20,8 @@ pub(super) const FILE: &str = "removal.json";
 #[serde(default)]
 struct Removal {
     project: String,
+    /// Whose record it has: another containerd, or another namespace of it, knows nothing of it. `None` in notes of before.
+    engine: Option<(PathBuf, String)>,
     name: String,
     snapshot_key: String,
     provision: Provision,
@@ -45,10 +47,16 @@ impl Removal {
         }))
     }
 
-    fn of(record: &ContainerRecord, provision: Provision, with_volumes: bool) -> Self {
+    fn of(
+        record: &ContainerRecord,
+        engine: &EngineOptions,
+        provision: Provision,
+        with_volumes: bool,
+    ) -> Self {
         let text = |key: &str| record.labels.get(key).cloned().unwrap_or_default();
         Self {
             project: text(label::PROJECT),
+            engine: Some(place(engine)),
             name: text(label::NAME),
             snapshot_key: record.snapshot_key.clone(),
             provision,
@@ -59,14 +67,24 @@ impl Removal {
 
 /// Makes the folder of a container that is about to be made, with a note of whose it is: whatever becomes of its making or of
 /// its removal, the project's next supervisor finds what is left.
-pub(super) fn note_owner(state: &StateRoot, id: &str, project: &str) -> Result<(), ContainerError> {
+pub(super) fn note_owner(
+    state: &StateRoot,
+    engine: &EngineOptions,
+    id: &str,
+    project: &str,
+) -> Result<(), ContainerError> {
     create_private_dir(&state.container(id))?;
     let removal = Removal {
         project: project.into(),
+        engine: Some(place(engine)),
         snapshot_key: id.into(),
         ..Removal::default()
     };
     Ok(write_json(&Removal::path(state, id), &removal)?)
+}
+
+fn place(engine: &EngineOptions) -> (PathBuf, String) {
+    (engine.address.clone(), engine.namespace.clone())
 }
 
 impl Containers {
@@ -94,7 +112,8 @@ impl Containers {
                 note(Err(error));
                 None
             });
-            let removal = Removal::of(record, provision.unwrap_or_default(), volumes);
+            let engine = self.engine.options();
+            let removal = Removal::of(record, engine, provision.unwrap_or_default(), volumes);
             if let Err(error) = write_json(&Removal::path(&self.state, id), &removal) {
                 // A full disk must keep nobody from removing. The note from its making tells the most.
                 tracing::debug!(id, %error, "cannot note what is removed");
@@ -131,12 +150,15 @@ impl Containers {
         let entries = std::fs::read_dir(self.state.container(""))
             .into_iter()
             .flatten();
+        let here = place(self.engine.options());
         let ids = entries
             .flatten()
             .filter_map(|entry| entry.file_name().into_string().ok());
         ids.filter(|id| {
             let noted = read_json::<Removal>(&Removal::path(&self.state, id));
-            noted.is_ok_and(|noted| noted.is_some_and(|removal| removal.project == project))
+            noted.ok().flatten().is_some_and(|noted| {
+                noted.project == project && noted.engine.is_none_or(|engine| engine == here)
+            })
         })
         .collect()
     }
