@@ -416,6 +416,7 @@ impl World {
             match condition {
                 Condition::ServiceStarted => container.status = Status::Running,
                 Condition::ServiceHealthy => {
+                    container.status = Status::Running;
                     container.state.health = Some(Health {
                         status: HealthStatus::Healthy,
                         ..Health::default()
