@@ -161,8 +161,19 @@ impl Seccomp {
                 continue;
             };
             let x32 = architectures.contains(&X32).then(|| last(X32)).flatten();
-            match x32.filter(|_| *token == X86_64) {
-                None => program.architecture(*token, &[jump_greater(last_number, 0, 1), unknown()]),
+            match x32 {
+                _ if *token != X86_64 => {
+                    program.architecture(*token, &[jump_greater(last_number, 0, 1), unknown()]);
+                }
+                // Calls of x32 are left to libseccomp, for which they are of a foreign architecture.
+                None => program.architecture(
+                    *token,
+                    &[
+                        jump_set(X32_BIT, 2, 0),
+                        jump_greater(last_number, 0, 1),
+                        unknown(),
+                    ],
+                ),
                 Some(last_x32) => program.architecture(
                     *token,
                     &[

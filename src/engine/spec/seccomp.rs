@@ -114,8 +114,9 @@ impl Profile {
             for entry in map.into_iter().filter(|entry| entry.architecture == native) {
                 architectures.push(entry.architecture);
                 let others = entry.sub_architectures.unwrap_or_default().into_iter();
-                // No program can use an ABI that the kernel lacks, and runc compiles the rules of each of them at every start:
-                // those of x32 take it longer than all others.
+                // No program of an ABI can be started that the kernel lacks, and runc compiles the rules of each of them at
+                // every start: those of x32 take it longer than all others. Its calls are then of a foreign architecture,
+                // which is deadly.
                 architectures.extend(others.filter(|other| host.x32 || other != X32));
             }
         }
