@@ -37,10 +37,11 @@ pub(crate) const IMAGE: &str = "docker.io/library/demo:latest";
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// What must be installed, and the package that has it.
-const PROGRAMS: [(&str, &str); 14] = [
+const PROGRAMS: [(&str, &str); 15] = [
     ("bash", "bash"),
     ("busybox", "busybox-static"),
     ("containerd", "containerd"),
+    ("crun", "crun"),
     ("ctr", "containerd"),
     ("docker-registry", "docker-registry"),
     ("ip", "iproute2"),
